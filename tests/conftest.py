@@ -1,0 +1,22 @@
+"""What every test stands on: quiet logs, two logical CPUs, fixed seeds."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import keras
+import pytest
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration(), tf.config.LogicalDeviceConfiguration()],
+)
+
+
+@pytest.fixture(autouse=True)
+def seeds_and_names():
+    """Every test starts from the same seeds and from Keras's first automatic names."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)

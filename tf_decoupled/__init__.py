@@ -1,0 +1,55 @@
+"""Optimizers for TensorFlow 2 / Keras 3 with decoupled weight decay: θ ← θ − η u(g, s) − δ(θ)."""
+
+import os as _os
+
+if _os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
+    raise ImportError(
+        "tf_decoupled needs Keras 3, and TF_USE_LEGACY_KERAS asks for Keras 2 (tf_keras), whose "
+        "optimizers are other classes. Unset it before importing TensorFlow. "
+        f"Received: TF_USE_LEGACY_KERAS={_os.environ['TF_USE_LEGACY_KERAS']!r}"
+    )
+
+import keras as _keras
+
+if _keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "tf_decoupled needs Keras's TensorFlow backend: set KERAS_BACKEND=tensorflow. "
+        f"Received: {_keras.backend.backend()!r}"
+    )
+
+from tf_decoupled import masks, schedules
+from tf_decoupled.decay import NormalizedDecay
+from tf_decoupled.hyperparameters import Beta, Positive, Scalar, Steps
+from tf_decoupled.optimizer import Optimizer, Wrapper
+from tf_decoupled.optimizers.adafactor import Adafactor
+from tf_decoupled.optimizers.adam import Adam
+from tf_decoupled.optimizers.adamw import AdamW
+from tf_decoupled.optimizers.lamb import LAMB
+from tf_decoupled.optimizers.lion import Lion
+from tf_decoupled.optimizers.sgd import SGD
+from tf_decoupled.optimizers.sgdw import SGDW
+from tf_decoupled.wrappers.decouple import decouple
+from tf_decoupled.wrappers.lookahead import Lookahead
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LAMB",
+    "SGD",
+    "SGDW",
+    "Adafactor",
+    "Adam",
+    "AdamW",
+    "Beta",
+    "Lion",
+    "Lookahead",
+    "NormalizedDecay",
+    "Optimizer",
+    "Positive",
+    "Scalar",
+    "Steps",
+    "Wrapper",
+    "decouple",
+    "masks",
+    "schedules",
+]

@@ -1,0 +1,181 @@
+"""Hyperparameters: declared as annotated class attributes, live after tracing, saved by name.
+
+    class Lion(Optimizer):
+        beta_1: Beta = 0.9
+
+makes `beta_1` an argument of the constructor, an entry of `get_config` and an attribute that can
+be read and assigned. A number is kept in a variable, so assigning acts at the next step without
+a new trace; a schedule is called with the number of updates done.
+"""
+
+import inspect
+import math
+import numbers
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Annotated, Any, ClassVar, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+from typing_extensions import dataclass_transform
+
+Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
+_Live: TypeAlias = float | Schedule | Callable[[], Any] | tf.Variable | keras.Variable | None
+
+Scalar = Annotated[_Live, "a number >= 0"]
+Positive = Annotated[_Live, "a number > 0"]
+Beta = Annotated[_Live, "a number in [0, 1)"]
+Steps = Annotated[_Live, "an integer >= 1"]
+
+_HOLDS: dict[Any, Callable[[float], bool]] = {
+    Scalar: lambda x: x >= 0,
+    Positive: lambda x: x > 0,
+    Beta: lambda x: 0 <= x < 1,
+    Steps: lambda x: x >= 1 and x == int(x),
+}
+
+
+class Hyperparameter:
+    """A declared argument, as the class attribute through which instances read and assign it."""
+
+    def __init__(self, name: str, kind: Any, default: Any):
+        self.name, self.kind, self.default = name, kind, default
+        self.live = kind in _HOLDS
+        self.dtype = "int64" if kind is Steps else "float32"
+
+    def __get__(self, owner, cls=None):
+        if owner is None or "given" not in vars(owner):
+            return self.default
+        value = getattr(owner.given, self.name)
+        return resolve(value, owner.iterations) if self.live and callable(value) else value
+
+    def __set__(self, owner, value) -> None:
+        if "given" not in vars(owner):
+            return  # Keras's constructor speaks of its own defaults; ours come after it.
+        given = getattr(owner.given, self.name)
+        if not self.live:
+            raise AttributeError(
+                f"`{self.name}` shapes the traced step and is fixed at construction. Make another "
+                f"{type(owner).__name__}. Received: {self.name}={value!r}"
+            )
+        if is_variable(given) and not (value is None or callable(value)):
+            given.assign(value if tf.is_tensor(value) else self.check(value, owner))
+        elif owner.built:
+            raise TypeError(
+                f"`{self.name}` was built as {_kind(given)} and can't become {_kind(value)}: the "
+                "traced step would not notice. Set it before the first step, or make another "
+                f"{type(owner).__name__}. Received: {self.name}={value!r}"
+            )
+        else:
+            setattr(owner.given, self.name, self.bind(value, owner))
+
+    def check(self, value: Any, owner: Any) -> Any:
+        """The value as given, once it is of the right kind; else one clear error."""
+        if not self.live or value is None or callable(value) or is_variable(value):
+            return value
+        where = f"Received: {type(owner).__name__}({self.name}={value!r})"
+        expected = f"`{self.name}` must be {self.kind.__metadata__[0]}"
+        if isinstance(value, (np.ndarray, tf.Tensor)) and value.ndim == 0:
+            value = value.item() if isinstance(value, np.ndarray) else value.numpy().item()
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+            raise TypeError(
+                f"{expected}, a LearningRateSchedule, a zero-argument callable or a scalar "
+                f"variable. {where}"
+            )
+        if math.isnan(value) or not _HOLDS[self.kind](value):
+            raise ValueError(f"{expected}. {where}")
+        return value
+
+    def bind(self, value: Any, owner: Any) -> Any:
+        """The value as it is kept: a number of a live hyperparameter in a variable of its own."""
+        value = self.check(value, owner)
+        if not self.live or value is None or callable(value) or is_variable(value):
+            return value
+        with tf.init_scope():
+            return keras.Variable(
+                value,
+                dtype=self.dtype,
+                trainable=False,
+                aggregation="only_first_replica",
+                name=self.name,
+            )
+
+
+@dataclass_transform(kw_only_default=True)
+class Declared:
+    """Turns a class's annotated defaults into hyperparameters and the constructor's signature.
+
+    `cls.declared` maps each name to its `Hyperparameter`, inherited ones included; `positional`
+    of them may be given without a name. Every such class can be saved by Keras.
+    """
+
+    declared: ClassVar[dict[str, Hyperparameter]] = {}
+    positional: ClassVar[int] = 2
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        own = {
+            name: Hyperparameter(name, kind, vars(cls)[name])
+            for name, kind in inspect.get_annotations(cls, eval_str=True).items()
+            if name in vars(cls) and name not in ("declared", "positional")
+        }
+        for name, hyperparameter in own.items():
+            setattr(cls, name, hyperparameter)
+        cls.declared = cls.declared | own
+        cls.__signature__ = _signature(cls, own)
+        keras.saving.register_keras_serializable("tf_decoupled")(cls)
+
+
+def _signature(cls: type[Declared], own: dict[str, Hyperparameter]) -> inspect.Signature:
+    """learning_rate, weight_decay, then by name: the class's own, the shared, `name`."""
+    first = list(cls.declared)[: cls.positional]
+    rest = [name for name in own if name not in first]
+    rest += [name for name in cls.declared if name not in first and name not in own]
+    kinds = inspect.Parameter
+    parameters = [
+        kinds(name, kinds.POSITIONAL_OR_KEYWORD, default=cls.declared[name].default)
+        for name in first
+    ]
+    parameters += [kinds(n, kinds.KEYWORD_ONLY, default=cls.declared[n].default) for n in rest]
+    return inspect.Signature([*parameters, kinds("name", kinds.KEYWORD_ONLY, default=None)])
+
+
+def is_variable(value: Any) -> bool:
+    return isinstance(value, (tf.Variable, keras.Variable))
+
+
+def resolve(value: Any, step: tf.Tensor) -> Any:
+    """The value at this step: schedules get `step`, the updates done; callables get nothing."""
+    if isinstance(value, Schedule):
+        return value(step)
+    if not callable(value) or is_variable(value):
+        return value
+    result = value()
+    if not tf.executing_eagerly() and not (tf.is_tensor(result) or is_variable(result)):
+        raise TypeError(
+            "A hyperparameter's callable returned a Python number while a tf.function was traced, "
+            "which would freeze it there. Return a tensor or a tf.Variable, or pass the number "
+            f"itself and assign it later. Received: {result!r} from {value!r}"
+        )
+    return result
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "None"
+    return "a schedule or callable" if callable(value) else "a number"
+
+
+def serialize(value: Any) -> Any:
+    """What `get_config` keeps of a value: numbers as they are now, objects by Keras's scheme."""
+    if is_variable(value):
+        return value.numpy().item()
+    return keras.saving.serialize_keras_object(value)
+
+
+def namespace(tree: dict[str, Any]) -> SimpleNamespace:
+    """A nested dict, read with dots."""
+    return SimpleNamespace(
+        **{k: namespace(v) if isinstance(v, dict) else v for k, v in tree.items()}
+    )

@@ -1,0 +1,330 @@
+"""Decay masks: which variables decay. Each is a callable `variable -> bool`, True = decays.
+
+    td.masks.matrices                         kernels and embeddings; no biases, no norm scales
+    td.masks.exclude("embedding", "norm")     all but the paths in which a pattern is found
+    td.masks.only("kernel$")                  none but those
+    td.masks.matrices & ~td.masks.only("head")
+
+They combine with &, | and ~, are saved with the optimizer, and say why (`opt.decay_report()`).
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+
+def path_of(variable: Any) -> str:
+    """Keras's `path`; the name, without its ":0", of a bare `tf.Variable`."""
+    return getattr(variable, "path", None) or variable.name.rsplit(":", 1)[0]
+
+
+class Mask:
+    """A decay mask that can be combined, saved and explained."""
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        keras.saving.register_keras_serializable("tf_decoupled.masks")(cls)
+
+    def __call__(self, variable: Any) -> bool:
+        raise NotImplementedError(f"{type(self).__name__} must say `variable -> bool`.")
+
+    def reason(self, variable: Any) -> str:
+        """Why the variable decays, or doesn't, in a few words."""
+        return repr(self)
+
+    def patterns(self) -> Iterator[str]:
+        """Every pattern inside, each of which must match some variable."""
+        yield from ()
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Mask":
+        return cls(**config)
+
+    def __and__(self, other: Any) -> "Mask":
+        return Both(self, other)
+
+    def __or__(self, other: Any) -> "Mask":
+        return Either(self, other)
+
+    def __rand__(self, other: Any) -> "Mask":
+        return Both(other, self)
+
+    def __ror__(self, other: Any) -> "Mask":
+        return Either(other, self)
+
+    def __invert__(self) -> "Mask":
+        return Not(self)
+
+    def __eq__(self, other: Any) -> bool:
+        return type(self) is type(other) and self.get_config() == other.get_config()
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+class Everything(Mask):
+    """Every variable decays."""
+
+    def __call__(self, variable: Any) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return "everything"
+
+
+class Matrices(Mask):
+    """Variables of rank 2 and more: kernels and embeddings, not biases, scales or scalars."""
+
+    def __call__(self, variable: Any) -> bool:
+        return len(variable.shape) >= 2
+
+    def reason(self, variable: Any) -> str:
+        return f"rank {len(variable.shape)}"
+
+    def __repr__(self) -> str:
+        return "matrices"
+
+
+class Only(Mask):
+    """Variables in whose path one of the regular expressions is found (`re.search`)."""
+
+    def __init__(self, *regexes: str):
+        self.regexes = list(regexes)
+        if not self.regexes or not all(isinstance(r, str) for r in self.regexes):
+            raise TypeError(
+                "A mask by path needs one or more regular expressions, each a string. "
+                f"Received: {self.regexes!r}"
+            )
+        for regex in self.regexes:
+            try:
+                re.compile(regex)
+            except re.error as error:
+                raise ValueError(f"Not a regular expression: {regex!r} ({error}).") from error
+
+    def matches(self, variable: Any) -> list[str]:
+        return [regex for regex in self.regexes if re.search(regex, path_of(variable))]
+
+    def __call__(self, variable: Any) -> bool:
+        return bool(self.matches(variable))
+
+    def reason(self, variable: Any) -> str:
+        found = self.matches(variable)
+        return f"matches {found[0]!r}" if found else f"matches none of {self.regexes}"
+
+    def patterns(self) -> Iterator[str]:
+        yield from self.regexes
+
+    def get_config(self) -> dict[str, Any]:
+        return dict(regexes=self.regexes)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Mask":
+        return cls(*config["regexes"])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__.lower()}({', '.join(map(repr, self.regexes))})"
+
+
+class Exclude(Only):
+    """Variables in whose path none of the regular expressions is found."""
+
+    def __call__(self, variable: Any) -> bool:
+        return not super().__call__(variable)
+
+
+class Combined(Mask):
+    """Two masks and an operator between them; plain callables may be one of the two."""
+
+    sign = "?"
+
+    def __init__(self, left: Any, right: Any):
+        self.left, self.right = as_mask(left), as_mask(right)
+
+    def reason(self, variable: Any) -> str:
+        return f"{reason(self.left, variable)} {self.sign} {reason(self.right, variable)}"
+
+    def patterns(self) -> Iterator[str]:
+        yield from patterns(self.left)
+        yield from patterns(self.right)
+
+    def get_config(self) -> dict[str, Any]:
+        serialize = keras.saving.serialize_keras_object
+        return dict(left=serialize(self.left), right=serialize(self.right))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Mask":
+        return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
+
+    def __repr__(self) -> str:
+        return f"({self.left!r} {self.sign} {self.right!r})"
+
+
+class Both(Combined):
+    """left & right."""
+
+    sign = "&"
+
+    def __call__(self, variable: Any) -> bool:
+        return self.left(variable) and self.right(variable)
+
+
+class Either(Combined):
+    """left | right."""
+
+    sign = "|"
+
+    def __call__(self, variable: Any) -> bool:
+        return self.left(variable) or self.right(variable)
+
+
+class Not(Mask):
+    """~mask."""
+
+    def __init__(self, mask: Any):
+        self.mask = as_mask(mask)
+
+    def __call__(self, variable: Any) -> bool:
+        return not self.mask(variable)
+
+    def reason(self, variable: Any) -> str:
+        return f"not ({reason(self.mask, variable)})"
+
+    def patterns(self) -> Iterator[str]:
+        yield from patterns(self.mask)
+
+    def get_config(self) -> dict[str, Any]:
+        return dict(mask=keras.saving.serialize_keras_object(self.mask))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Mask":
+        return cls(keras.saving.deserialize_keras_object(config["mask"]))
+
+    def __repr__(self) -> str:
+        return f"~{self.mask!r}"
+
+
+everything = Everything()
+matrices = Matrices()
+
+
+def exclude(*regexes: str) -> Mask:
+    """All variables decay but those in whose path a regular expression is found."""
+    return Exclude(*regexes)
+
+
+def only(*regexes: str) -> Mask:
+    """No variable decays but those in whose path a regular expression is found."""
+    return Only(*regexes)
+
+
+def as_mask(value: Any) -> Callable[[Any], bool]:
+    """What `decay_mask` accepts, as a callable: None is all, a list of patterns excludes them."""
+    if value is None:
+        return everything
+    if isinstance(value, (list, tuple)):
+        return Exclude(*value) if value else everything
+    if not callable(value):
+        raise TypeError(
+            "`decay_mask` must be None, a callable `variable -> bool`, one of td.masks, or a list "
+            f"of regular expressions to leave out. Received: decay_mask={value!r}"
+        )
+    return value
+
+
+class Decision(NamedTuple):
+    """Whether one variable decays, and why."""
+
+    decays: bool
+    reason: str
+
+
+def decide(mask: Callable[[Any], bool], variable: Any) -> Decision:
+    """Asks the mask about one variable."""
+    decays = mask(variable)
+    if not isinstance(decays, (bool, np.bool_)):
+        raise TypeError(
+            "`decay_mask` must return True (decays) or False for each variable. "
+            f"Received: {decays!r} for {path_of(variable)!r} from {mask!r}"
+        )
+    return Decision(bool(decays), reason(mask, variable))
+
+
+def check_patterns(mask: Callable[[Any], bool], variables: Sequence[Any]) -> None:
+    """Raises, naming them, if there are patterns that match no variable."""
+    paths = [path_of(v) for v in variables]
+    idle = [r for r in patterns(mask) if not any(re.search(r, path) for path in paths)]
+    if idle:
+        raise ValueError(
+            f"Decay mask patterns that match no variable: {idle}. A typing error would leave "
+            f"variables decaying that should not; correct or remove them. The paths are: {paths}"
+        )
+
+
+def exclude_more(
+    optimizer: Any, given: Any, variables: Sequence | None, patterns: Sequence[str] | None
+) -> None:
+    """`exclude_from_weight_decay`: leaves more out of `given.decay_mask`, before the build only."""
+    if optimizer.built:
+        raise ValueError(
+            "`exclude_from_weight_decay()` must come before the optimizer is built. To change the "
+            f"mask later, make another {type(optimizer).__name__} and load this one's state."
+        )
+    paths = [_whole(path_of(v)) for v in variables or ()]
+    if paths or patterns:
+        given.decay_mask = Both(Exclude(*paths, *(patterns or ())), given.decay_mask)
+
+
+def _whole(path: str) -> str:
+    """A pattern for just this path, with or without the model's name, which Keras adds at will."""
+    first, _, rest = path.partition("/")
+    root = f"(?:{re.escape(first)}/)?" if "/" in rest else f"{re.escape(first)}/" if rest else ""
+    return f"(?:^|/){root}{re.escape(rest or first)}$"
+
+
+def reason(mask: Callable[[Any], bool], variable: Any) -> str:
+    if isinstance(mask, Mask):
+        return mask.reason(variable)
+    return f"{getattr(mask, '__name__', type(mask).__name__)}()"
+
+
+def patterns(mask: Callable[[Any], bool]) -> Iterator[str]:
+    return mask.patterns() if isinstance(mask, Mask) else iter(())
+
+
+class Row(NamedTuple):
+    """One line of a decay report."""
+
+    path: str
+    shape: tuple[int, ...]
+    decays: bool
+    reason: str
+
+
+class DecayReport(NamedTuple):
+    """Which variables decay, why, and how much: `print(opt.decay_report())`."""
+
+    rows: list[Row]
+    weight_decay: float
+    coupling: str
+
+    def __str__(self) -> str:
+        width = max((len(row.path) for row in self.rows), default=0)
+        lines = [
+            f"{row.path:{width}}  {row.shape!s:18}  {self._decay_of(row):9}  {row.reason}"
+            for row in self.rows
+        ]
+        for decays in (True, False):
+            sizes = [math.prod(row.shape) for row in self.rows if row.decays is decays]
+            verb = "decay" if decays else "don't"
+            lines.append(f"{len(sizes)} variables, {sum(sizes):,} parameters {verb}")
+        return "\n".join([*lines, f"weight_decay {self.weight_decay:g}, {self.coupling!r}"])
+
+    def _decay_of(self, row: Row) -> str:
+        return f"{self.weight_decay:g}" if row.decays else "-"

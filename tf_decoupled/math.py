@@ -1,0 +1,36 @@
+"""Formulas that two or more optimizers share, named as in the literature: tensors to tensors."""
+
+import tensorflow as tf
+
+
+def ema(average: tf.Tensor, x: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+    """Exponential moving average: β a + (1 − β) x."""
+    return beta * average + (1 - beta) * x
+
+
+def one_minus_power(beta: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+    """1 − βᵗ, as −expm1(t log1p(β − 1)): float32 loses four digits of 1 − 0.999 otherwise."""
+    return -tf.math.expm1(t * tf.math.log1p(beta - 1))
+
+
+def debias(average: tf.Tensor, beta: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+    """Adam's bias correction of an average that started at zero: a / (1 − βᵗ), t from 1."""
+    return average / one_minus_power(beta, t)
+
+
+def rms(x: tf.Tensor) -> tf.Tensor:
+    """Root mean square of all entries; 0 for an empty tensor."""
+    return tf.sqrt(tf.math.divide_no_nan(tf.reduce_sum(x * x), float(x.shape.num_elements())))
+
+
+def norm(x: tf.Tensor) -> tf.Tensor:
+    """Euclidean norm of all entries, by the largest: squares of 1e30 don't overflow float32."""
+    largest = tf.reduce_max(tf.concat([tf.reshape(tf.abs(x), [-1]), [0.0]], 0))
+    unit = tf.where(largest > 0, largest, 1.0)
+    return unit * tf.sqrt(tf.reduce_sum(tf.square(x / unit)))
+
+
+def trust_ratio(p: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
+    """‖p‖ / ‖u‖, and 1 where either is 0 (LAMB, LARS)."""
+    p_norm, u_norm = norm(p), norm(u)
+    return tf.where((p_norm > 0) & (u_norm > 0), p_norm / tf.maximum(u_norm, 1e-38), 1.0)

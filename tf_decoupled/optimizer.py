@@ -1,0 +1,446 @@
+"""The engine: declares, builds and orders one step. The only file that subclasses Keras.
+
+One step, in order: pair gradients with variables → accumulate → all-reduce → [ unscale → clip →
+rule and decay, both of θ before the step ] → constraint → averages → iterations + 1. What stands in
+brackets is one function, compiled by XLA.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_decoupled import decay, masks, replicas, transforms
+from tf_decoupled.hyperparameters import (
+    Declared,
+    Hyperparameter,
+    Positive,
+    Scalar,
+    is_variable,
+    namespace,
+    resolve,
+    serialize,
+)
+from tf_decoupled.state import Cell, Cells, Mismatch, Slot, Slots, aligned, tf_variable
+
+# Arguments whose concern is not built yet: anything but the default raises, nothing is ignored.
+PLANNED = (
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "gradient_accumulation_steps",
+    "gradient_transforms",
+    "skip_nonfinite",
+    "state_dtype",
+    "low_precision",
+    "sparse",
+)
+
+
+class Optimizer(Declared, keras.optimizers.Optimizer):
+    """What all optimizers share: θ ← θ − η u(g, s) − δ(θ).
+
+    A rule is two pure functions on one float32 array: `init(p)` declares its slots, `update`
+    turns a gradient into a direction u. Methods whose direction depends on the decay or the rate
+    override `step` instead.
+
+    Args:
+        learning_rate: η. A number, a LearningRateSchedule of the updates done, a zero-argument
+            callable that returns a tensor, or a scalar variable.
+        weight_decay: λ; the same kinds, or `td.NormalizedDecay`.
+        decay_coupling: δ in terms of lr_t and λ_t. "learning_rate": lr_t λ_t θ (Keras, PyTorch).
+            "schedule": (lr_t / base) λ_t θ (the paper; default for `NormalizedDecay`).
+            "independent": λ_t θ. "corrected": lr_t² / base · λ_t θ.
+        base_learning_rate: `base`; by default the schedule's peak or the number given as rate.
+        decay_mask: which variables decay: None (all), a callable `variable -> bool`, `td.masks`,
+            or a list of regular expressions on `variable.path` to leave out.
+        clipnorm, clipvalue, global_clipnorm: at most one; see `transforms.clip`.
+        loss_scale_factor: `scale_loss` multiplies the loss by it, the step divides gradients.
+        jit_compile: XLA for the update step itself: "auto" (where the host can), True, False.
+
+    Numbers are live: assigning `opt.weight_decay = 0.02` acts at the next step without a new
+    trace, and they are saved with the state. State is keyed by variable path.
+    """
+
+    learning_rate: Scalar = 1e-3
+    weight_decay: Scalar = 0.0
+    decay_coupling: str | None = None
+    decay_mask: Any = None
+    base_learning_rate: Scalar = None
+    clipnorm: Positive = None
+    clipvalue: Positive = None
+    global_clipnorm: Positive = None
+    use_ema: bool = False
+    ema_momentum: float = 0.99
+    ema_overwrite_frequency: int | None = None
+    gradient_accumulation_steps: int | None = None
+    loss_scale_factor: Positive = None
+    gradient_transforms: tuple = ()
+    skip_nonfinite: bool = False
+    state_dtype: str = "float32"
+    low_precision: str = "master"
+    sparse: str = "exact"
+    jit_compile: bool | str = "auto"
+
+    masked = ("decay",)  # the hyperparameters that are zero where the mask leaves a variable out
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        arguments = self.__signature__.bind(*args, **kwargs)
+        arguments.apply_defaults()
+        given = dict(arguments.arguments)
+        # Keras makes no variable of its own for a callable rate; ours is made like all the others.
+        super().__init__(learning_rate=lambda: self.learning_rate, name=given.pop("name"))
+        given = self.interpret(given)
+        self.given = tf.Module(name="given")
+        for name, value in given.items():
+            setattr(self.given, name, self.declared[name].bind(value, self))
+        self.slots = tf.Module(name="slots")
+        self.cells = Cells()
+        self.pending = None
+        self.update_cells = replicas.compiled(self._update_cells, self.jit_compile)
+
+    # The rule: what a subclass writes.
+
+    def init(self, p: tf.Variable) -> Slots:
+        """Declares the slots of a variable: `dict(m=zeros(p))`. Only `p.shape` may be asked."""
+        return {}
+
+    def update(self, p, g, s, h) -> tuple[tf.Tensor, Slots]:
+        """The paper: value, gradient, slots and hyperparameters to direction u and new slots."""
+        raise NotImplementedError(f"{type(self).__name__} must define `update` or `step`.")
+
+    def step(self, p, g, s, h) -> tuple[tf.Tensor, Slots]:
+        """θ − η u − δ(θ), and the new slots."""
+        u, slots = self.update(p, g, s, h)
+        return p - h.learning_rate * u - h.decay * p, slots
+
+    # One step.
+
+    def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
+        """Applies one gradient per variable; None gradients leave variable and slots untouched."""
+        indexes, grads = self._pair(list(grads), trainable_variables)
+        if not indexes:
+            return
+        # accumulate: gradient_accumulation_steps
+        grads = replicas.all_reduce(grads)
+        # finite check over all replicas: skip_nonfinite, loss_scale="dynamic"
+        self.update_cells(indexes, grads, self.hyperparameters_at(self.iterations))
+        for cell in (self.cells[i] for i in indexes):
+            constraint = getattr(cell.variable, "constraint", None)
+            if constraint is not None:
+                cell.variable.assign(constraint(cell.variable))
+        # averages: use_ema
+        self.iterations.assign_add(1)
+
+    def _update_cells(self, indexes: tuple[int, ...], grads: list[tf.Tensor], h: dict) -> None:
+        """Unscales and clips the gradients, and steps each variable: one XLA computation."""
+        shared = namespace(h)
+        if shared.loss_scale_factor is not None:
+            grads = [g / shared.loss_scale_factor for g in grads]
+        grads = transforms.clip(grads, shared)
+        for cell, g in zip((self.cells[i] for i in indexes), grads, strict=True):
+            p, s = cell.read()
+            cell.write(*self.step(p, g, s, namespace(self.hyperparameters_of(cell, h))))
+
+    def hyperparameters_at(self, step: Any) -> dict[str, Any]:
+        """Every hyperparameter after `step` updates: schedules resolved, and t, step, decay."""
+        h = self.live_hyperparameters_at(step)
+        base = h["base_learning_rate"]
+        if base is None:
+            base = decay.base_rate(self.given.learning_rate)
+        h["decay"] = decay.COUPLINGS[self.decay_coupling](
+            h["learning_rate"], base, h["weight_decay"]
+        )
+        return h
+
+    def live_hyperparameters_at(self, step: Any) -> dict[str, Any]:
+        step = tf.cast(tf_variable(step) if is_variable(step) else step, tf.int64)
+        h: dict[str, Any] = {"t": tf.cast(step + 1, tf.float32), "step": step + 1}
+        for name, hyperparameter in self.declared.items():
+            if hyperparameter.live:
+                value = resolve(getattr(self.given, name), step)
+                h[name] = None if value is None else tf.cast(value, hyperparameter.dtype)
+        return h
+
+    def hyperparameters_of(self, cell: Cell, h: dict[str, Any]) -> dict[str, Any]:
+        """Those that one variable sees: no decay where the mask leaves it out."""
+        return h if cell.decays else h | dict.fromkeys(self.masked, 0.0)
+
+    def _pair(self, grads: list, variables: Sequence | None) -> tuple[tuple[int, ...], list]:
+        """Indexes of the variables that have a gradient, and these gradients, dense, in float32."""
+        variables = self._variables_for(grads, variables)
+        missing = [masks.path_of(v) for g, v in zip(grads, variables, strict=True) if g is None]
+        pairs = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None]
+        if grads and not pairs:
+            raise ValueError(f"No gradients provided for any variable. Variables: {missing}")
+        if missing:
+            warnings.warn(f"Gradients do not exist for variables {missing}.", stacklevel=3)
+        indexes = tuple(self.cells.index(v) for _, v in pairs)
+        return indexes, [_dense(g, self.cells[i]) for i, (g, _) in zip(indexes, pairs, strict=True)]
+
+    def _variables_for(self, grads: list, variables: Sequence | None) -> list:
+        if variables is None and not self.built:
+            raise ValueError(
+                "The first `apply` needs the variables: `opt.apply(grads, variables)`, or call "
+                "`opt.build(variables)` before."
+            )
+        variables = [c.variable for c in self.cells] if variables is None else list(variables)
+        if len(grads) != len(variables):
+            raise ValueError(
+                "`apply` needs one gradient per variable, None where there is none. Received: "
+                f"{len(grads)} gradients for {len(variables)} variables"
+            )
+        if variables and not (self.built and all(v in self.cells for v in variables)):
+            self.build(variables)
+        return variables
+
+    # Building and state.
+
+    @staticmethod
+    def interpret(given: dict[str, Any]) -> dict[str, Any]:
+        """The arguments once checked, with defaults that depend on other arguments filled in."""
+        for name in PLANNED:
+            default = Optimizer.declared[name].default
+            if given[name] != default:
+                raise NotImplementedError(
+                    f"`{name}` is not implemented yet; leave it at {default!r}. "
+                    f"Received: {name}={given[name]!r}"
+                )
+        if given["jit_compile"] not in ("auto", True, False):
+            raise ValueError(
+                '`jit_compile` must be "auto", True or False. '
+                f"Received: jit_compile={given['jit_compile']!r}"
+            )
+        transforms.check_clip(given)
+        return decay.interpret(given) | {"decay_mask": masks.as_mask(given["decay_mask"])}
+
+    def innermost(self) -> "Optimizer":
+        """The optimizer whose rate, decay, mask and clips count: itself, unless it wraps one."""
+        return self
+
+    def build(self, variables: Sequence) -> None:
+        """Makes the slots of each variable that has none yet, and asks the decay mask about it."""
+        variables, mask = list(variables), self.decay_mask
+        if not self.built:
+            masks.check_patterns(mask, variables)
+        with tf.init_scope():
+            for variable in variables:
+                if variable not in self.cells:
+                    self._add_cell(variable, masks.decide(mask, variable))
+        self.built = True
+        if self.pending is not None:
+            state, self.pending = self.pending, None
+            self.set_state(state)
+
+    def _add_cell(self, variable: Any, decision: masks.Decision) -> None:
+        _check_dtype(variable)
+        cell = Cell(variable, masks.path_of(variable), *decision)
+        self.cells.add(cell)
+        prefix = cell.path.replace("/", "_")
+
+        def make(name: str, slot: Slot) -> keras.Variable:
+            return keras.Variable(
+                keras.initializers.Constant(slot.initial),
+                shape=slot.shape,
+                dtype="float32",
+                trainable=False,
+                name=f"{prefix}_{name.replace('/', '_')}",
+            )
+
+        cell.add_slots(self.init(tf_variable(variable)), make)
+        setattr(self.slots, cell.path, cell.stored)
+
+    def named_variables(self) -> dict[str, Any]:
+        """Everything that makes up the state, by name: "iterations", "learning_rate", "path:m"."""
+        named = {"iterations": self.iterations} | self.hyperparameter_variables()
+        return named | {f"{c.path}:{name}": v for c in self.cells for name, v in c.stored.items()}
+
+    def hyperparameter_variables(self) -> dict[str, Any]:
+        """The variables that hold the hyperparameters given as numbers."""
+        given = {name: getattr(self.given, name) for name in self.declared}
+        return {name: value for name, value in given.items() if is_variable(value)}
+
+    @property
+    def variables(self) -> list:
+        return list(self.named_variables().values())
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """The state as arrays by name; `set_state` is the inverse."""
+        return {name: v.numpy() for name, v in self.named_variables().items()}
+
+    def set_state(self, state: Mapping[str, Any], strict: bool = True) -> Mismatch:
+        """Loads arrays by name, and reports what doesn't fit.
+
+        Strict, it raises then, and nothing is loaded; otherwise it loads what fits. Paths that
+        differ only by Keras's automatic naming count as the same (`state.aligned`).
+        """
+        if not self.built:
+            raise ValueError("Build the optimizer first: `opt.build(model.trainable_variables)`.")
+        own = self.named_variables()
+        state = aligned(state, list(own))
+        mismatch = Mismatch.between({k: tuple(v.shape) for k, v in own.items()}, state)
+        if strict and mismatch:
+            raise ValueError(
+                f"The saved state doesn't fit this {type(self).__name__}, and nothing was loaded. "
+                "`opt.set_state(state, strict=False)` loads what fits.\n" + str(mismatch)
+            )
+        for name in own.keys() & state.keys() - set(mismatch.misshapen):
+            own[name].assign(state[name])
+        return mismatch
+
+    def reset_state(self) -> None:
+        """Puts slots and `iterations` back to their start; hyperparameters stay as they are."""
+        self.iterations.assign(0)
+        for cell in self.cells:
+            cell.reset()
+
+    def set_weights(self, weights: Sequence) -> None:
+        """Assigns `variables` in their order."""
+        names = list(self.named_variables())
+        if len(weights) != len(names):
+            raise ValueError(
+                f"`set_weights` needs {len(names)} arrays: {names}. Received: {len(weights)}"
+            )
+        self.set_state(dict(zip(names, weights, strict=True)))
+
+    def save_own_variables(self, store: Any) -> None:
+        for name, value in self.get_state().items():
+            store[name.replace("/", "|")] = value
+
+    def load_own_variables(self, store: Any) -> None:
+        state = {name.replace("|", "/"): np.asarray(store[name]) for name in list(store.keys())}
+        if self.built:
+            self.set_state(state)
+        else:
+            self.pending = state  # loaded, strictly, as soon as there are slots to load
+
+    # Configuration.
+
+    def get_config(self) -> dict[str, Any]:
+        """Every declared argument as it is now: numbers live, masks and schedules serialized."""
+        given = {name: serialize(getattr(self.given, name)) for name in self.declared}
+        return {"name": self.name} | given
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> "Optimizer":
+        def load(value: Any) -> Any:
+            if isinstance(value, list):
+                return tuple(load(item) for item in value)
+            if not isinstance(value, dict):
+                return value
+            return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+
+        return cls(**{name: load(value) for name, value in config.items()})
+
+    def exclude_from_weight_decay(
+        self, var_list: Sequence | None = None, var_names: Sequence[str] | None = None
+    ) -> None:
+        """Leaves variables, and paths in which one of the patterns is found, out of the decay.
+
+        As in Keras, before the first step; calls add up, and are saved with the mask.
+        """
+        masks.exclude_more(self, self.innermost().given, var_list, var_names)
+
+    def decay_report(self) -> masks.DecayReport:
+        """Each variable with its shape, whether it decays, and why. Print it."""
+        if not self.built:
+            raise ValueError("Build the optimizer first: `opt.build(model.trainable_variables)`.")
+        rows = [masks.Row(c.path, tuple(c.variable.shape), c.decays, c.reason) for c in self.cells]
+        return masks.DecayReport(rows, float(self.weight_decay), self.decay_coupling)
+
+
+class Forwarded(Hyperparameter):
+    """A shared hyperparameter of a wrapper: the wrapped optimizer's own."""
+
+    def __get__(self, owner, cls=None):
+        if owner is None or "given" not in vars(owner):
+            return self.default
+        inner = owner.innermost()
+        value = getattr(inner.given, self.name)
+        return resolve(value, owner.iterations) if self.live and callable(value) else value
+
+    def __set__(self, owner, value) -> None:
+        if "given" in vars(owner):
+            setattr(owner.inner, self.name, value)
+
+
+class Wrapper(Optimizer):
+    """A rule around a rule: `Lookahead(AdamW(1e-3))`.
+
+    The wrapped optimizer is never built. It lends its pure `init` and `step`, its hyperparameters
+    (`h.inner`, live as ever) and its rate, decay, mask and clips; its slots are kept among the
+    wrapper's (`s.inner`). A subclass overrides `init` and `step`.
+    """
+
+    declared: ClassVar = {}
+    positional: ClassVar[int] = 1
+    inner: Optimizer = None
+
+    @staticmethod
+    def interpret(given: dict[str, Any]) -> dict[str, Any]:
+        inner = given["inner"]
+        if not isinstance(inner, Optimizer):
+            raise TypeError(
+                "A wrapper goes around an optimizer of this library, `Lookahead(AdamW(1e-3))`. "
+                f"Received: {inner!r}"
+            )
+        if inner.built:
+            raise ValueError(
+                f"The wrapped {type(inner).__name__} has been built, with slots of its own that "
+                "would be left behind. Wrap a fresh one."
+            )
+        return given
+
+    def innermost(self) -> Optimizer:
+        return self.inner.innermost()
+
+    def hyperparameters_at(self, step: Any) -> dict[str, Any]:
+        inner = self.inner.hyperparameters_at(step)
+        return inner | self.live_hyperparameters_at(step) | {"inner": inner}
+
+    def hyperparameters_of(self, cell: Cell, h: dict[str, Any]) -> dict[str, Any]:
+        return h | {"inner": self.inner.hyperparameters_of(cell, h["inner"])}
+
+    def build(self, variables: Sequence) -> None:
+        super().build(variables)
+        self.inner.built = True
+
+    def hyperparameter_variables(self) -> dict[str, Any]:
+        inner = self.inner.hyperparameter_variables()
+        return super().hyperparameter_variables() | {f"inner/{k}": v for k, v in inner.items()}
+
+
+for _name, _hyperparameter in Optimizer.declared.items():
+    _forwarded = Forwarded(_name, _hyperparameter.kind, _hyperparameter.default)
+    setattr(Wrapper, _name, _forwarded)
+
+
+def _dense(g: Any, cell: Cell) -> tf.Tensor:
+    """The gradient as a float32 tensor of the variable's shape; repeated sparse rows are summed."""
+    shape = cell.variable.shape
+    if isinstance(g, tf.IndexedSlices):
+        g = tf.math.unsorted_segment_sum(tf.cast(g.values, tf.float32), g.indices, shape[0])
+    g = tf.cast(g, tf.float32)
+    if not g.shape.is_compatible_with(shape):
+        raise ValueError(
+            f"The gradient of {cell.path!r} must have the variable's shape {tuple(shape)}. "
+            f"Received: {tuple(g.shape)}"
+        )
+    return g
+
+
+def _check_dtype(variable: Any) -> None:
+    dtype = tf.as_dtype(variable.dtype)
+    if dtype in (tf.bfloat16, tf.float16):
+        raise NotImplementedError(
+            "`low_precision` is not implemented yet: variables must be float32 (a mixed_bfloat16 "
+            f"policy keeps them so). Received: {masks.path_of(variable)!r} in {dtype.name}"
+        )
+    if dtype != tf.float32:
+        raise TypeError(
+            "Variables must be float32, in which all the mathematics is done. "
+            f"Received: {masks.path_of(variable)!r} in {dtype.name}"
+        )

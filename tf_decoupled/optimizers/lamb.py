@@ -1,0 +1,38 @@
+"""LAMB."""
+
+import tensorflow as tf
+
+from tf_decoupled.hyperparameters import Beta, Scalar
+from tf_decoupled.math import debias, ema, trust_ratio
+from tf_decoupled.optimizer import Optimizer
+from tf_decoupled.state import zeros
+
+
+class LAMB(Optimizer):
+    """Adam with decay, rescaled per variable to the variable's own norm; for large batches.
+
+        m, v, m̂, v̂ as in Adam        r = m̂ / (√v̂ + ε) + λ θ
+        θ ← θ − η (‖θ‖ / ‖r‖) r       the ratio is 1 where either norm is 0
+
+    The decay is inside the trust ratio. λ is δ(θ) / (η θ), so that `decay_coupling` means here
+    what it means everywhere. A step changes a variable by η times its norm.
+
+    You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes", 2020,
+    algorithm 2, with φ the identity. arXiv:1904.00962
+    """
+
+    learning_rate: Scalar = 1e-3
+    weight_decay: Scalar = 0.01
+    beta_1: Beta = 0.9
+    beta_2: Beta = 0.999
+    epsilon: Scalar = 1e-6
+
+    def init(self, p):
+        return dict(m=zeros(p), v=zeros(p))
+
+    def step(self, p, g, s, h):
+        m = ema(s.m, g, h.beta_1)
+        v = ema(s.v, g * g, h.beta_2)
+        λ = tf.math.divide_no_nan(h.decay, h.learning_rate)
+        r = debias(m, h.beta_1, h.t) / (tf.sqrt(debias(v, h.beta_2, h.t)) + h.epsilon) + λ * p
+        return p - h.learning_rate * trust_ratio(p, r) * r, dict(m=m, v=v)

@@ -1,0 +1,32 @@
+"""Lion."""
+
+import tensorflow as tf
+
+from tf_decoupled.hyperparameters import Beta, Scalar
+from tf_decoupled.math import ema
+from tf_decoupled.optimizer import Optimizer
+from tf_decoupled.state import zeros
+
+
+class Lion(Optimizer):
+    """Evolved sign momentum: every weight moves by the learning rate, up or down.
+
+        u = sign(β₁ m + (1 − β₁) g)
+        m ← β₂ m + (1 − β₂) g
+
+    Compared with AdamW, take a 3 to 10 times smaller rate and a 3 to 10 times larger decay.
+
+    Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023, program 1 and algorithm 2.
+    arXiv:2302.06675
+    """
+
+    learning_rate: Scalar = 1e-4
+    weight_decay: Scalar = 0.0
+    beta_1: Beta = 0.9
+    beta_2: Beta = 0.99
+
+    def init(self, p):
+        return dict(m=zeros(p))
+
+    def update(self, p, g, s, h):
+        return tf.sign(ema(s.m, g, h.beta_1)), dict(m=ema(s.m, g, h.beta_2))

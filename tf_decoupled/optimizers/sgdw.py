@@ -1,0 +1,35 @@
+"""SGDW."""
+
+from tf_decoupled.hyperparameters import Beta, Scalar
+from tf_decoupled.optimizer import Optimizer
+from tf_decoupled.state import zeros
+
+
+class SGDW(Optimizer):
+    """SGD with momentum and decoupled weight decay.
+
+        m ← β₁ m + η g               nesterov: θ ← θ − β₁ m − η g − δ(θ)
+        θ ← θ − m − δ(θ)
+
+    The rate stands inside the momentum, so a falling rate acts at once on new gradients only.
+
+    Args:
+        momentum: β₁.
+        nesterov: look ahead along the momentum (Sutskever et al., 2013); not in the paper.
+
+    Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2019, algorithm 1.
+    arXiv:1711.05101
+    """
+
+    learning_rate: Scalar = 0.01
+    weight_decay: Scalar = 5e-4
+    momentum: Beta = 0.9
+    nesterov: bool = False
+
+    def init(self, p):
+        return dict(m=zeros(p))
+
+    def step(self, p, g, s, h):
+        m = h.momentum * s.m + h.learning_rate * g
+        update = h.momentum * m + h.learning_rate * g if self.nesterov else m
+        return p - update - h.decay * p, dict(m=m)

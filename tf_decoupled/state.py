@@ -1,0 +1,221 @@
+"""Slots: what an optimizer remembers of one variable, and how that is stored.
+
+A rule's `init(p)` declares slots by name, `dict(m=zeros(p), v=zeros(p))`; wrappers nest them,
+`dict(slow=copy(p), inner=...)`. The engine makes a variable for each, and hands the values to
+`update` and `step` as `s.m`, `s.inner.m`.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+Slots = Mapping[str, Any]  # name to Slot (to value, once read), or to the Slots of an inner rule
+
+
+class Slot(NamedTuple):
+    """One array beside a variable: its shape, and the number that it starts with."""
+
+    shape: tuple[int, ...]
+    initial: float
+
+
+def zeros(p: tf.Variable, shape: tuple[int, ...] | None = None) -> Slot:
+    """A slot of zeros, shaped as the variable or as told."""
+    return Slot(tuple(p.shape) if shape is None else tuple(shape), 0.0)
+
+
+def copy(p: tf.Variable) -> Slot:
+    """A slot that starts as the variable's value at its first gradient.
+
+    NaN stands for "not yet": optimizers are built inside traces, where no value can be read,
+    and a variable's first gradient may come long after the build.
+    """
+    return Slot(tuple(p.shape), float("nan"))
+
+
+class Cell:
+    """A model variable, the slots beside it, whether it decays and why."""
+
+    def __init__(self, variable: Any, path: str, decays: bool, reason: str):
+        self.variable, self.path, self.decays, self.reason = variable, path, decays, reason
+        self.slots: dict[str, Slot] = {}
+        self.stored: dict[str, Any] = {}
+
+    def add_slots(self, slots: Slots, make: Callable[[str, Slot], Any]) -> None:
+        """Stores each declared slot in the variable that `make(name, slot)` returns."""
+        self.slots = dict(flatten(slots))
+        self.stored = {name: make(name, slot) for name, slot in self.slots.items()}
+
+    def read(self) -> tuple[tf.Tensor, SimpleNamespace]:
+        """The variable's value, and the slots' values by name."""
+        p = tf.convert_to_tensor(tf_variable(self.variable))
+        values = {name: tf.convert_to_tensor(tf_variable(v)) for name, v in self.stored.items()}
+        for name, slot in self.slots.items():
+            if slot.initial != slot.initial:
+                values[name] = tf.where(tf.math.is_nan(values[name]), p, values[name])
+        return p, nest(values)
+
+    def write(self, p: tf.Tensor, slots: Slots) -> None:
+        """Assigns the variable and every slot."""
+        values = dict(flatten(slots))
+        if values.keys() != self.slots.keys():
+            raise ValueError(
+                "A rule must return the slots that its `init` declares, all of them and no others. "
+                f"Declared: {sorted(self.slots)}. Received: {sorted(values)}"
+            )
+        tf_variable(self.variable).assign(p)
+        for name, value in values.items():
+            tf_variable(self.stored[name]).assign(value)
+
+    def reset(self) -> None:
+        """Puts every slot back to what it started with."""
+        for name, slot in self.slots.items():
+            self.stored[name].assign(tf.fill(slot.shape, slot.initial))
+
+
+class Cells:
+    """The cells of an optimizer, in the order of its build, found by model variable."""
+
+    def __init__(self):
+        self._cells: list[Cell] = []
+        self._index: dict[Any, int] = {}
+
+    def __iter__(self) -> Iterator[Cell]:
+        return iter(self._cells)
+
+    def __getitem__(self, index: int) -> Cell:
+        return self._cells[index]
+
+    def __contains__(self, variable: Any) -> bool:
+        return tf_variable(variable).ref() in self._index
+
+    def index(self, variable: Any) -> int:
+        return self._index[tf_variable(variable).ref()]
+
+    def add(self, cell: Cell) -> None:
+        """Adds a cell; a path that is taken already gets a number, as `Variable~1`."""
+        taken, path, n = {c.path for c in self._cells}, cell.path, 0
+        while cell.path in taken:
+            n += 1
+            cell.path = f"{path}~{n}"
+        self._index[tf_variable(cell.variable).ref()] = len(self._cells)
+        self._cells.append(cell)
+
+
+def tf_variable(variable: Any) -> tf.Variable:
+    """The `tf.Variable` inside a Keras variable, or the variable itself."""
+    return variable if isinstance(variable, tf.Variable) else variable.value
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Pairs of path and leaf of a nested mapping: ("inner/m", leaf)."""
+    for name, leaf in tree.items():
+        if isinstance(leaf, Mapping):
+            yield from flatten(leaf, f"{prefix}{name}/")
+        else:
+            yield prefix + name, leaf
+
+
+def nest(flat: Mapping[str, Any]) -> SimpleNamespace:
+    """The inverse of `flatten`, read with dots: n.inner.m."""
+    root = SimpleNamespace()
+    for path, leaf in flat.items():
+        *parents, name = path.split("/")
+        node = root
+        for parent in parents:
+            vars(node).setdefault(parent, SimpleNamespace())
+            node = getattr(node, parent)
+        setattr(node, name, leaf)
+    return root
+
+
+class Mismatch(NamedTuple):
+    """What of a saved state doesn't fit: names, and for misshapen ones the two shapes."""
+
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: dict[str, str]
+
+    @classmethod
+    def between(cls, own: dict[str, tuple[int, ...]], state: Mapping[str, Any]) -> "Mismatch":
+        shapes = {name: tuple(value.shape) for name, value in state.items()}
+        return cls(
+            sorted(own.keys() - shapes.keys()),
+            sorted(shapes.keys() - own.keys()),
+            {
+                name: f"saved {shapes[name]}, here {own[name]}"
+                for name in sorted(own.keys() & shapes.keys())
+                if own[name] != shapes[name]
+            },
+        )
+
+    def __bool__(self) -> bool:
+        return any(self[:])
+
+    def __str__(self) -> str:
+        if not self:
+            return "Everything fits."
+        lines = [f"  {kind}: {value}" for kind, value in self._asdict().items() if value]
+        return "\n".join(lines)
+
+
+def aligned(state: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
+    """The saved state under this process's names, where only Keras's naming differs.
+
+    Keras leaves a model's name out of paths when it loads the model ("dense/kernel" for
+    "sequential/dense/kernel"), and numbers layers on when a model is built twice ("dense_1").
+    Paths that one of the two explains, without a doubt, are paired; others stay as they are.
+    """
+    saved_paths, own_paths = _paths(state), _paths(own)
+    pairs = _pairs(saved_paths - own_paths, own_paths - saved_paths)
+    renumbered = _pairs(saved_paths, own_paths, _ranks)
+    if len(renumbered) == len(saved_paths) == len(own_paths):
+        pairs = pairs if len(pairs) == len(saved_paths - own_paths) else renumbered
+
+    def rename(name: str) -> str:
+        path, colon, slot = name.rpartition(":")
+        return pairs.get(path, path) + colon + slot
+
+    return {rename(name): value for name, value in state.items()}
+
+
+def _paths(names: Iterable[str]) -> set[str]:
+    return {name.rpartition(":")[0] for name in names if ":" in name}
+
+
+def _pairs(
+    saved: set[str], own: set[str], rewrite: Callable[[set[str]], dict[str, str]] | None = None
+) -> dict[str, str]:
+    """Saved path to own path, for those of which one ends with the other, and with no third."""
+    theirs = rewrite(saved) if rewrite else {path: path for path in saved}
+    ours = rewrite(own) if rewrite else {path: path for path in own}
+    fits = [
+        (s, o) for s in saved for o in own if f"/{theirs[s]}".endswith(f"/{ours[o]}")
+        or f"/{ours[o]}".endswith(f"/{theirs[s]}")
+    ]  # fmt: skip
+    times_saved, times_own = Counter(s for s, _ in fits), Counter(o for _, o in fits)
+    return {s: o for s, o in fits if times_saved[s] == times_own[o] == 1}
+
+
+def _ranks(paths: set[str]) -> dict[str, str]:
+    """Each path with the numbers that end its parts replaced by their rank: dense_7 as dense#0."""
+
+    def stem_and_number(part: str) -> tuple[str, int]:
+        stem, number = re.fullmatch(r"(.*?)(?:_(\d+))?", part).groups()
+        return stem, int(number or 0)
+
+    numbered = sorted(
+        stem_and_number(part) for part in {p for path in paths for p in path.split("/")}
+    )
+    seen: Counter[str] = Counter()
+    rank = {}
+    for stem, number in numbered:
+        rank[stem, number] = f"{stem}#{seen[stem]}"
+        seen[stem] += 1
+    return {
+        path: "/".join(rank[stem_and_number(part)] for part in path.split("/")) for path in paths
+    }

@@ -1,0 +1,123 @@
+"""Decoupled weight decay for the optimizer classes of Keras."""
+
+import functools
+import inspect
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_decoupled import decay, masks
+from tf_decoupled.hyperparameters import Hyperparameter, Scalar, resolve, serialize
+from tf_decoupled.optimizer import Optimizer
+from tf_decoupled.state import tf_variable
+
+ADDED = ("decay_coupling", "decay_mask", "base_learning_rate")  # to Keras's own arguments
+
+
+class DecoupledDecay:
+    """Mixed into a Keras optimizer class by `decouple`: θ ← (Keras's step of θ) − δ(θ).
+
+    δ reads θ from before the step, so rules that look at θ see what they see without decay.
+    """
+
+    keras_class: type
+    weight_decay = Hyperparameter("weight_decay", Scalar, 0.0)
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        added = {name: kwargs.pop(name, None) for name in ADDED}
+        bound = inspect.signature(self.keras_class).bind(*args, **kwargs)
+        bound.apply_defaults()
+        super().__init__(*args, **kwargs)
+        given = {name: bound.arguments[name] for name in ("learning_rate", "weight_decay")}
+        given = decay.interpret(given | added)
+        # A variable attribute is Keras's way to have it saved with the state.
+        self.decay_variable = vars(DecoupledDecay)["weight_decay"].bind(given["weight_decay"], self)
+        self.given = SimpleNamespace(**given | {"weight_decay": self.decay_variable})
+        self.given.decay_mask = masks.as_mask(given["decay_mask"])
+        self.decaying = SimpleNamespace(refs=frozenset())
+
+    def build(self, variables: Sequence) -> None:
+        if self.built:
+            return
+        mask = self.given.decay_mask
+        masks.check_patterns(mask, variables)
+        decaying = [tf_variable(v) for v in variables if masks.decide(mask, v).decays]
+        local = tf.distribute.get_strategy().experimental_local_results
+        self.decaying.refs = frozenset(c.ref() for v in decaying for c in (v, *local(v)))
+        super().exclude_from_weight_decay(var_list=list(variables))  # from Keras's own decay
+        super().build(variables)
+
+    def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
+        if tf_variable(variable).ref() not in self.decaying.refs:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        θ = tf.identity(variable)
+        super().update_step(gradient, variable, learning_rate)
+        variable.assign_sub(tf.cast(self.decay_at(learning_rate), θ.dtype) * θ)
+
+    def decay_at(self, learning_rate: Any) -> tf.Tensor:
+        """κ_t of this step, in float32."""
+        base = self.given.base_learning_rate
+        base = decay.base_rate(self.given.learning_rate) if base is None else base
+        λ = tf.cast(resolve(self.given.weight_decay, self.iterations), tf.float32)
+        return decay.COUPLINGS[self.given.decay_coupling](
+            tf.cast(learning_rate, tf.float32), base, λ
+        )
+
+    def exclude_from_weight_decay(
+        self, var_list: Sequence | None = None, var_names: Sequence[str] | None = None
+    ) -> None:
+        """As in Keras, but it raises once built, calls add up, and it is saved with the mask."""
+        masks.exclude_more(self, self.given, var_list, var_names)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        return config | {n: serialize(getattr(self.given, n)) for n in ("weight_decay", *ADDED)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Any:
+        load = functools.partial(
+            keras.saving.deserialize_keras_object, custom_objects=custom_objects
+        )
+        return cls(**{k: load(v) if isinstance(v, dict) else v for k, v in config.items()})
+
+
+@functools.cache
+def decouple(keras_class: type[keras.optimizers.Optimizer]) -> type[keras.optimizers.Optimizer]:
+    """A subclass of a Keras optimizer class, with decoupled weight decay.
+
+        RMSpropW = td.decouple(tf.keras.optimizers.RMSprop)
+        opt = RMSpropW(1e-3, weight_decay=0.01, decay_mask=td.masks.matrices)
+
+    It takes the class's own arguments, and `weight_decay` (live), `decay_coupling`, `decay_mask`
+    and `base_learning_rate` as `td.Optimizer` does. All else stays Keras's: its state layout, its
+    accumulation and clipping, and one op at a time where Keras doesn't use XLA. For a class of
+    your own, call `decouple` before loading a model that uses it; Keras's are known on import.
+
+    Raises TypeError for what is no Keras optimizer class, for this library's own (their decay is
+    decoupled already) and for Keras's wrappers around other optimizers.
+    """
+    if not (inspect.isclass(keras_class) and issubclass(keras_class, keras.optimizers.Optimizer)):
+        raise TypeError(
+            "`decouple` needs a Keras optimizer class, as tf.keras.optimizers.RMSprop (the class, "
+            f"not an instance). Received: {keras_class!r}"
+        )
+    if issubclass(keras_class, (Optimizer, DecoupledDecay)):
+        raise TypeError(
+            f"{keras_class.__name__} has decoupled weight decay already: pass `weight_decay=`."
+        )
+    if "inner_optimizer" in inspect.signature(keras_class).parameters or not {
+        "learning_rate",
+        "weight_decay",
+    } <= set(inspect.signature(keras_class).parameters):
+        raise TypeError(
+            f"{keras_class.__name__} has no rate and decay of its own: decouple the class of the "
+            "optimizer inside it."
+        )
+    name = f"Decoupled{keras_class.__name__}"
+    body = {"keras_class": keras_class, "__doc__": f"{keras_class.__name__}, decoupled."}
+    cls = type(name, (DecoupledDecay, keras_class), body)
+    return keras.saving.register_keras_serializable("tf_decoupled")(cls)
