@@ -20,7 +20,7 @@ if _keras.backend.backend() != "tensorflow":
 from tf_decoupled import masks, schedules
 from tf_decoupled.decay import NormalizedDecay
 from tf_decoupled.hyperparameters import Beta, Positive, Scalar, Steps
-from tf_decoupled.optimizer import Optimizer, Wrapper
+from tf_decoupled.optimizer import Optimizer
 from tf_decoupled.optimizers.adafactor import Adafactor
 from tf_decoupled.optimizers.adam import Adam
 from tf_decoupled.optimizers.adamw import AdamW
@@ -30,6 +30,7 @@ from tf_decoupled.optimizers.sgd import SGD
 from tf_decoupled.optimizers.sgdw import SGDW
 from tf_decoupled.wrappers.decouple import decouple
 from tf_decoupled.wrappers.lookahead import Lookahead
+from tf_decoupled.wrappers.wrapper import Wrapper
 
 __version__ = "0.1.0"
 

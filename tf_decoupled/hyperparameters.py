@@ -23,16 +23,16 @@ from typing_extensions import dataclass_transform
 Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
 _Live: TypeAlias = float | Schedule | Callable[[], Any] | tf.Variable | keras.Variable | None
 
-Scalar = Annotated[_Live, "a number >= 0"]
+Scalar = Annotated[_Live, "a finite number >= 0"]
 Positive = Annotated[_Live, "a number > 0"]
 Beta = Annotated[_Live, "a number in [0, 1)"]
 Steps = Annotated[_Live, "an integer >= 1"]
 
 _HOLDS: dict[Any, Callable[[float], bool]] = {
-    Scalar: lambda x: x >= 0,
+    Scalar: lambda x: 0 <= x < math.inf,
     Positive: lambda x: x > 0,
     Beta: lambda x: 0 <= x < 1,
-    Steps: lambda x: x >= 1 and x == int(x),
+    Steps: lambda x: x >= 1 and float(x).is_integer(),
 }
 
 

@@ -7,7 +7,7 @@ brackets is one function, compiled by XLA.
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +16,6 @@ import tensorflow as tf
 from tf_decoupled import decay, masks, replicas, transforms
 from tf_decoupled.hyperparameters import (
     Declared,
-    Hyperparameter,
     Positive,
     Scalar,
     is_variable,
@@ -24,7 +23,7 @@ from tf_decoupled.hyperparameters import (
     resolve,
     serialize,
 )
-from tf_decoupled.state import Cell, Cells, Mismatch, Slot, Slots, aligned, tf_variable
+from tf_decoupled.state import Cell, Cells, Layout, Mismatch, Slot, Slots, aligned, tf_variable
 
 # Arguments whose concern is not built yet: anything but the default raises, nothing is ignored.
 PLANNED = (
@@ -99,7 +98,8 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
             setattr(self.given, name, self.declared[name].bind(value, self))
         self.slots = tf.Module(name="slots")
         self.cells = Cells()
-        self.pending = None
+        self.layout = Layout(lambda: self.named_variables() if self.built else ())
+        self.pending: Mapping[str, np.ndarray] | None = None
         self.update_cells = replicas.compiled(self._update_cells, self.jit_compile)
 
     # The rule: what a subclass writes.
@@ -231,12 +231,13 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
                 if variable not in self.cells:
                     self._add_cell(variable, masks.decide(mask, variable))
         self.built = True
+        self.layout.check()
         if self.pending is not None:
             state, self.pending = self.pending, None
             self.set_state(state)
 
     def _add_cell(self, variable: Any, decision: masks.Decision) -> None:
-        _check_dtype(variable)
+        _check(variable)
         cell = Cell(variable, masks.path_of(variable), *decision)
         self.cells.add(cell)
         prefix = cell.path.replace("/", "_")
@@ -307,15 +308,17 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
         self.set_state(dict(zip(names, weights, strict=True)))
 
     def save_own_variables(self, store: Any) -> None:
+        """Keras's hook for `.keras` and `.weights.h5` files."""
         for name, value in self.get_state().items():
             store[name.replace("/", "|")] = value
 
     def load_own_variables(self, store: Any) -> None:
+        """Keras's hook; what comes before the build is loaded, as strictly, at the build."""
         state = {name.replace("|", "/"): np.asarray(store[name]) for name in list(store.keys())}
         if self.built:
             self.set_state(state)
         else:
-            self.pending = state  # loaded, strictly, as soon as there are slots to load
+            self.pending = state
 
     # Configuration.
 
@@ -352,72 +355,6 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
         return masks.DecayReport(rows, float(self.weight_decay), self.decay_coupling)
 
 
-class Forwarded(Hyperparameter):
-    """A shared hyperparameter of a wrapper: the wrapped optimizer's own."""
-
-    def __get__(self, owner, cls=None):
-        if owner is None or "given" not in vars(owner):
-            return self.default
-        inner = owner.innermost()
-        value = getattr(inner.given, self.name)
-        return resolve(value, owner.iterations) if self.live and callable(value) else value
-
-    def __set__(self, owner, value) -> None:
-        if "given" in vars(owner):
-            setattr(owner.inner, self.name, value)
-
-
-class Wrapper(Optimizer):
-    """A rule around a rule: `Lookahead(AdamW(1e-3))`.
-
-    The wrapped optimizer is never built. It lends its pure `init` and `step`, its hyperparameters
-    (`h.inner`, live as ever) and its rate, decay, mask and clips; its slots are kept among the
-    wrapper's (`s.inner`). A subclass overrides `init` and `step`.
-    """
-
-    declared: ClassVar = {}
-    positional: ClassVar[int] = 1
-    inner: Optimizer = None
-
-    @staticmethod
-    def interpret(given: dict[str, Any]) -> dict[str, Any]:
-        inner = given["inner"]
-        if not isinstance(inner, Optimizer):
-            raise TypeError(
-                "A wrapper goes around an optimizer of this library, `Lookahead(AdamW(1e-3))`. "
-                f"Received: {inner!r}"
-            )
-        if inner.built:
-            raise ValueError(
-                f"The wrapped {type(inner).__name__} has been built, with slots of its own that "
-                "would be left behind. Wrap a fresh one."
-            )
-        return given
-
-    def innermost(self) -> Optimizer:
-        return self.inner.innermost()
-
-    def hyperparameters_at(self, step: Any) -> dict[str, Any]:
-        inner = self.inner.hyperparameters_at(step)
-        return inner | self.live_hyperparameters_at(step) | {"inner": inner}
-
-    def hyperparameters_of(self, cell: Cell, h: dict[str, Any]) -> dict[str, Any]:
-        return h | {"inner": self.inner.hyperparameters_of(cell, h["inner"])}
-
-    def build(self, variables: Sequence) -> None:
-        super().build(variables)
-        self.inner.built = True
-
-    def hyperparameter_variables(self) -> dict[str, Any]:
-        inner = self.inner.hyperparameter_variables()
-        return super().hyperparameter_variables() | {f"inner/{k}": v for k, v in inner.items()}
-
-
-for _name, _hyperparameter in Optimizer.declared.items():
-    _forwarded = Forwarded(_name, _hyperparameter.kind, _hyperparameter.default)
-    setattr(Wrapper, _name, _forwarded)
-
-
 def _dense(g: Any, cell: Cell) -> tf.Tensor:
     """The gradient as a float32 tensor of the variable's shape; repeated sparse rows are summed."""
     shape = cell.variable.shape
@@ -429,18 +366,24 @@ def _dense(g: Any, cell: Cell) -> tf.Tensor:
             f"The gradient of {cell.path!r} must have the variable's shape {tuple(shape)}. "
             f"Received: {tuple(g.shape)}"
         )
-    return g
+    return tf.ensure_shape(g, shape)
 
 
-def _check_dtype(variable: Any) -> None:
-    dtype = tf.as_dtype(variable.dtype)
+def _check(variable: Any) -> None:
+    """Raises for variables that the engine can't update rightly."""
+    dtype, path = tf.as_dtype(variable.dtype), masks.path_of(variable)
     if dtype in (tf.bfloat16, tf.float16):
         raise NotImplementedError(
             "`low_precision` is not implemented yet: variables must be float32 (a mixed_bfloat16 "
-            f"policy keeps them so). Received: {masks.path_of(variable)!r} in {dtype.name}"
+            f"policy keeps them so). Received: {path!r} in {dtype.name}"
         )
     if dtype != tf.float32:
         raise TypeError(
             "Variables must be float32, in which all the mathematics is done. "
-            f"Received: {masks.path_of(variable)!r} in {dtype.name}"
+            f"Received: {path!r} in {dtype.name}"
+        )
+    if getattr(variable, "overwrite_with_gradient", False):
+        raise NotImplementedError(
+            "Variables that are overwritten with their gradient (float8 quantization) are not "
+            f"implemented yet. Received: {path!r}"
         )

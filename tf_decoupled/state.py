@@ -5,6 +5,7 @@ A rule's `init(p)` declares slots by name, `dict(m=zeros(p), v=zeros(p))`; wrapp
 `update` and `step` as `s.m`, `s.inner.m`.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -161,6 +162,37 @@ class Mismatch(NamedTuple):
             return "Everything fits."
         lines = [f"  {kind}: {value}" for kind, value in self._asdict().items() if value]
         return "\n".join(lines)
+
+
+class Layout(tf.train.experimental.PythonState):
+    """The names of a state, saved with `tf.train.Checkpoint`, whose restore is silent by itself.
+
+    Restoring other names raises: at once, or at the build while `names()` is still empty.
+    """
+
+    def __init__(self, names: Callable[[], Iterable[str]]):
+        self._names, self._expected = names, set()
+
+    def serialize(self) -> str:
+        return json.dumps(sorted(self._names()))
+
+    def deserialize(self, string: str) -> None:
+        self._expected = set(json.loads(string))
+        self.check()
+
+    def check(self) -> None:
+        """Raises if a checkpoint has been restored whose names are not those of now."""
+        saved, own = self._expected, set(self._names())
+        if not (saved and own):
+            return
+        self._expected = set()
+        if saved != own:
+            raise ValueError(
+                "The restored checkpoint doesn't fit this optimizer. Build it on all variables "
+                "that it had when saved (`opt.build`); if Keras has only numbered layers anew, "
+                "call keras.utils.clear_session() before building the model.\n"
+                f"{Mismatch(sorted(own - saved), sorted(saved - own), {})}"
+            )
 
 
 def aligned(state: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:

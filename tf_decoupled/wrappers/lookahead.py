@@ -3,8 +3,8 @@
 import tensorflow as tf
 
 from tf_decoupled.hyperparameters import Scalar, Steps
-from tf_decoupled.optimizer import Wrapper
 from tf_decoupled.state import copy
+from tf_decoupled.wrappers.wrapper import Wrapper
 
 
 class Lookahead(Wrapper):

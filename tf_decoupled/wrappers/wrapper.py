@@ -1,0 +1,74 @@
+"""Wrapper: what rules around other rules share."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from tf_decoupled.hyperparameters import Hyperparameter, resolve
+from tf_decoupled.optimizer import Optimizer
+from tf_decoupled.state import Cell
+
+
+class Forwarded(Hyperparameter):
+    """A shared hyperparameter of a wrapper: the wrapped optimizer's own."""
+
+    def __get__(self, owner, cls=None):
+        if owner is None or "given" not in vars(owner):
+            return self.default
+        inner = owner.innermost()
+        value = getattr(inner.given, self.name)
+        return resolve(value, owner.iterations) if self.live and callable(value) else value
+
+    def __set__(self, owner, value) -> None:
+        if "given" in vars(owner):
+            setattr(owner.inner, self.name, value)
+
+
+class Wrapper(Optimizer):
+    """A rule around a rule: `Lookahead(AdamW(1e-3))`.
+
+    The wrapped optimizer is never built. It lends its pure `init` and `step`, its hyperparameters
+    (`h.inner`, live as ever) and its rate, decay, mask and clips; its slots are kept among the
+    wrapper's (`s.inner`). A subclass overrides `init` and `step`.
+    """
+
+    declared: ClassVar = {}
+    positional: ClassVar[int] = 1
+    inner: Optimizer = None
+
+    @staticmethod
+    def interpret(given: dict[str, Any]) -> dict[str, Any]:
+        inner = given["inner"]
+        if not isinstance(inner, Optimizer):
+            raise TypeError(
+                "A wrapper goes around an optimizer of this library, `Lookahead(AdamW(1e-3))`. "
+                f"Received: {inner!r}"
+            )
+        if inner.built:
+            raise ValueError(
+                f"The wrapped {type(inner).__name__} has been built, with slots of its own that "
+                "would be left behind. Wrap a fresh one."
+            )
+        return given
+
+    def innermost(self) -> Optimizer:
+        return self.inner.innermost()
+
+    def hyperparameters_at(self, step: Any) -> dict[str, Any]:
+        inner = self.inner.hyperparameters_at(step)
+        return inner | self.live_hyperparameters_at(step) | {"inner": inner}
+
+    def hyperparameters_of(self, cell: Cell, h: dict[str, Any]) -> dict[str, Any]:
+        return h | {"inner": self.inner.hyperparameters_of(cell, h["inner"])}
+
+    def build(self, variables: Sequence) -> None:
+        super().build(variables)
+        self.inner.built = True
+
+    def hyperparameter_variables(self) -> dict[str, Any]:
+        inner = self.inner.hyperparameter_variables()
+        return super().hyperparameter_variables() | {f"inner/{k}": v for k, v in inner.items()}
+
+
+for _name, _hyperparameter in Optimizer.declared.items():
+    _forwarded = Forwarded(_name, _hyperparameter.kind, _hyperparameter.default)
+    setattr(Wrapper, _name, _forwarded)
