@@ -16,6 +16,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.optimizers.schedules import LearningRateSchedule
+
+from tf_decoupled.schedules import peak_of
 
 COUPLINGS: dict[str, Callable[..., tf.Tensor]] = {
     "learning_rate": lambda lr, base, λ: lr * λ,
@@ -24,13 +27,6 @@ COUPLINGS: dict[str, Callable[..., tf.Tensor]] = {
     "corrected": lambda lr, base, λ: lr * (lr / base) * λ,
 }
 NEED_BASE = ("schedule", "corrected")
-
-_schedules = keras.optimizers.schedules
-_START_AT_THEIR_PEAK = (
-    _schedules.ExponentialDecay,
-    _schedules.InverseTimeDecay,
-    _schedules.CosineDecayRestarts,
-)
 
 
 def interpret(given: dict[str, Any]) -> dict[str, Any]:
@@ -60,17 +56,10 @@ def base_rate(learning_rate: Any) -> Any:
     """The rate of which lr_t is a multiple: a number or tensor, or None where it can't be known."""
     if isinstance(learning_rate, (int, float)):
         return float(learning_rate)
-    if hasattr(learning_rate, "peak"):
-        return learning_rate.peak
-    if isinstance(learning_rate, _schedules.CosineDecay):
-        return learning_rate.warmup_target or learning_rate.initial_learning_rate
-    if isinstance(learning_rate, _schedules.PiecewiseConstantDecay):
-        return max(learning_rate.values)
-    if isinstance(learning_rate, _schedules.PolynomialDecay):
-        return max(learning_rate.initial_learning_rate, learning_rate.end_learning_rate)
-    if isinstance(learning_rate, _START_AT_THEIR_PEAK):
-        return learning_rate.initial_learning_rate
-    return None
+    try:
+        return peak_of(learning_rate) if isinstance(learning_rate, LearningRateSchedule) else None
+    except AttributeError:
+        return None
 
 
 def check_base(name: str, base: Any, learning_rate: Any) -> None:
@@ -89,7 +78,7 @@ def _is_zero(base: Any) -> bool:
 
 
 @keras.saving.register_keras_serializable("tf_decoupled")
-class NormalizedDecay(_schedules.LearningRateSchedule):
+class NormalizedDecay(LearningRateSchedule):
     """A weight decay that keeps its meaning when the length of training changes.
 
         λ = rate · √(b / (B T))

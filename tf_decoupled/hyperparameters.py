@@ -72,7 +72,8 @@ class Hyperparameter:
 
     def check(self, value: Any, owner: Any) -> Any:
         """The value as given, once it is of the right kind; else one clear error."""
-        if not self.live or value is None or callable(value) or is_variable(value):
+        optional = value is None and self.default is None
+        if not self.live or optional or callable(value) or is_variable(value):
             return value
         where = f"Received: {type(owner).__name__}({self.name}={value!r})"
         expected = f"`{self.name}` must be {self.kind.__metadata__[0]}"

@@ -19,13 +19,13 @@ def debias(average: tf.Tensor, beta: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
 
 
 def rms(x: tf.Tensor) -> tf.Tensor:
-    """Root mean square of all entries; 0 for an empty tensor."""
-    return tf.sqrt(tf.math.divide_no_nan(tf.reduce_sum(x * x), float(x.shape.num_elements())))
+    """Root mean square of all entries."""
+    return tf.sqrt(tf.reduce_mean(x * x))
 
 
 def norm(x: tf.Tensor) -> tf.Tensor:
     """Euclidean norm of all entries, by the largest: squares of 1e30 don't overflow float32."""
-    largest = tf.reduce_max(tf.concat([tf.reshape(tf.abs(x), [-1]), [0.0]], 0))
+    largest = tf.reduce_max(tf.abs(x))
     unit = tf.where(largest > 0, largest, 1.0)
     return unit * tf.sqrt(tf.reduce_sum(tf.square(x / unit)))
 

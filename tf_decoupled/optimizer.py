@@ -119,6 +119,7 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
 
     # One step.
 
+    @tf.autograph.experimental.do_not_convert
     def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
         """Applies one gradient per variable; None gradients leave variable and slots untouched."""
         indexes, grads = self._pair(list(grads), trainable_variables)
@@ -167,7 +168,7 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
 
     def hyperparameters_of(self, cell: Cell, h: dict[str, Any]) -> dict[str, Any]:
         """Those that one variable sees: no decay where the mask leaves it out."""
-        return h if cell.decays else h | dict.fromkeys(self.masked, 0.0)
+        return h if cell.decays else h | {name: 0.0 * h[name] for name in self.masked}
 
     def _pair(self, grads: list, variables: Sequence | None) -> tuple[tuple[int, ...], list]:
         """Indexes of the variables that have a gradient, and these gradients, dense, in float32."""
@@ -178,6 +179,7 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
             raise ValueError(f"No gradients provided for any variable. Variables: {missing}")
         if missing:
             warnings.warn(f"Gradients do not exist for variables {missing}.", stacklevel=3)
+        pairs = [(g, v) for g, v in pairs if v.shape.num_elements()]
         indexes = tuple(self.cells.index(v) for _, v in pairs)
         return indexes, [_dense(g, self.cells[i]) for i, (g, _) in zip(indexes, pairs, strict=True)]
 
@@ -226,15 +228,15 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
         variables, mask = list(variables), self.decay_mask
         if not self.built:
             masks.check_patterns(mask, variables)
-        with tf.init_scope():
+        with tf.init_scope():  # once, not at every step of a function that is being traced
             for variable in variables:
                 if variable not in self.cells:
                     self._add_cell(variable, masks.decide(mask, variable))
-        self.built = True
-        self.layout.check()
-        if self.pending is not None:
+            self.built = True
+            self.layout.check()
             state, self.pending = self.pending, None
-            self.set_state(state)
+            if state is not None:
+                self.set_state(state)
 
     def _add_cell(self, variable: Any, decision: masks.Decision) -> None:
         _check(variable)

@@ -1,0 +1,170 @@
+"""Every optimizer in NumPy float64, from its paper: what the library is compared with.
+
+A rule is a generator: it takes `steps`, an iterator of (θ before the step, g, lr_t, δ_t), and
+yields the θ after each. Called by its name it runs: `adamw(theta, grads, learning_rate=...)` is θ
+after the last gradient. `learning_rate` and `weight_decay` are numbers, or lists of one a step.
+"""
+
+import functools
+import itertools
+import math
+
+import numpy as np
+
+
+def decay(theta, lr, lam, base, coupling):
+    """δ, what the decay takes from θ in one step, with θ the value before it."""
+    return {
+        "learning_rate": lr * lam * theta,
+        "schedule": lr / base * lam * theta,
+        "independent": lam * theta,
+        "corrected": lr**2 / base * lam * theta,
+    }[coupling]
+
+
+def per_step(value, grads):
+    return np.broadcast_to(np.asarray(value, np.float64), [len(grads)])
+
+
+def reference(rule):
+    """Runs `rule`; `base`, the peak of the schedule, is by default the largest learning rate."""
+
+    @functools.wraps(rule)
+    def run(
+        theta,
+        grads,
+        *,
+        learning_rate,
+        weight_decay=0.0,
+        coupling="learning_rate",
+        base=None,
+        **options,
+    ):
+        theta = np.asarray(theta, np.float64)
+        rates, decays = per_step(learning_rate, grads), per_step(weight_decay, grads)
+        peak = max(rates) if base is None else base
+
+        def steps():  # lazy: `theta` is what the rule yielded last
+            for g, lr, lam in zip(grads, rates, decays, strict=True):
+                yield theta, np.asarray(g, np.float64), lr, decay(theta, lr, lam, peak, coupling)
+
+        for after in rule(steps(), **options):
+            theta = after
+        return theta
+
+    run.rule = rule
+    return run
+
+
+def with_l2(steps, l2):
+    """The gradient of the loss plus ½ l2 ‖θ‖²."""
+    return ((theta, g + l2 * theta, lr, delta) for theta, g, lr, delta in steps)
+
+
+def ema(old, new, beta):
+    return beta * old + (1 - beta) * new
+
+
+def rms(x):
+    return math.sqrt(np.mean(x**2))
+
+
+@reference
+def adamw(steps, beta_1=0.9, beta_2=0.999, epsilon=1e-8, amsgrad=False, epsilon_hat=False):
+    """Loshchilov & Hutter 2019, algorithm 2; `epsilon_hat`: ε̂ of Kingma & Ba 2015, section 2."""
+    m = v = v_max = 0.0
+    for t, (theta, g, lr, delta) in enumerate(steps, 1):
+        m, v = ema(m, g, beta_1), ema(v, g**2, beta_2)
+        v_max = np.maximum(v_max, v) if amsgrad else v
+        c_1, c_2 = 1 - beta_1**t, 1 - beta_2**t
+        u = m / c_1 / (np.sqrt(v_max / c_2) + epsilon)
+        if epsilon_hat:
+            u = m * math.sqrt(c_2) / c_1 / (np.sqrt(v_max) + epsilon)
+        yield theta - lr * u - delta
+
+
+@reference
+def adam(steps, l2=0.0, **options):
+    """Kingma & Ba 2015, algorithm 1, of the loss with L2 regularization."""
+    return adamw.rule(with_l2(steps, l2), **options)
+
+
+@reference
+def rmsprop(steps, beta_2=0.999, epsilon=1e-8):
+    """Tieleman & Hinton 2012, with bias correction: Adam with β₁ = 0."""
+    v = 0.0
+    for t, (theta, g, lr, delta) in enumerate(steps, 1):
+        v = ema(v, g**2, beta_2)
+        yield theta - lr * g / (np.sqrt(v / (1 - beta_2**t)) + epsilon) - delta
+
+
+@reference
+def sgdw(steps, momentum=0.9, nesterov=False):
+    """Loshchilov & Hutter 2019, algorithm 1: the learning rate is inside the momentum."""
+    m = 0.0
+    for theta, g, lr, delta in steps:
+        m = momentum * m + lr * g
+        yield theta - (momentum * m + lr * g if nesterov else m) - delta
+
+
+@reference
+def sgd(steps, l2=0.0, momentum=0.0, nesterov=False):
+    """Gradient descent with momentum, of the loss with L2 regularization."""
+    return sgdw.rule(with_l2(steps, l2), momentum, nesterov)
+
+
+@reference
+def lion(steps, beta_1=0.9, beta_2=0.99):
+    """Chen et al. 2023, algorithm 2."""
+    m = 0.0
+    for theta, g, lr, delta in steps:
+        u, m = np.sign(ema(m, g, beta_1)), ema(m, g, beta_2)
+        yield theta - lr * u - delta
+
+
+@reference
+def lamb(steps, beta_1=0.9, beta_2=0.999, epsilon=1e-6):
+    """You et al. 2020, algorithm 2, with φ(x) = x: the decay is inside the trust ratio."""
+    m = v = 0.0
+    for t, (theta, g, lr, delta) in enumerate(steps, 1):
+        m, v = ema(m, g, beta_1), ema(v, g**2, beta_2)
+        u = m / (1 - beta_1**t) / (np.sqrt(v / (1 - beta_2**t)) + epsilon) + delta / lr
+        norms = np.linalg.norm(theta), np.linalg.norm(u)
+        yield theta - lr * (norms[0] / norms[1] if all(norms) else 1.0) * u
+
+
+@reference
+def adafactor(steps, epsilon_1=1e-30, epsilon_2=1e-3, threshold=1.0, decay_exponent=0.8):
+    """Shazeer & Stern 2018, algorithms 4 (matrices) and 5; `learning_rate` is their ρ_t.
+
+    R and C are means over rows and columns where the paper has sums, so their product is divided by
+    the mean of R, not by its sum: the same, because the numbers of rows and columns cancel.
+    """
+    r = c = v = 0.0
+    for t, (theta, g, lr, delta) in enumerate(steps, 1):
+        beta_2, square = 1 - t**-decay_exponent, g**2 + epsilon_1
+        if g.ndim >= 2:
+            r = ema(r, square.mean(-1, keepdims=True), beta_2)
+            c = ema(c, square.mean(-2, keepdims=True), beta_2)
+            v = r * c / r.mean(-2, keepdims=True)
+        else:
+            v = ema(v, square, beta_2)
+        u = g / np.sqrt(v)
+        u /= max(1.0, rms(u) / threshold)
+        yield theta - max(epsilon_2, rms(theta)) * lr * u - delta
+
+
+@reference
+def lookahead(steps, inner=adamw, k=6, alpha=0.5, **options):
+    """Zhang et al. 2019, algorithm 1: every k steps the fast weights return to the slow ones."""
+    first = next(steps)
+    slow = first[0]
+    for t, fast in enumerate(inner.rule(itertools.chain([first], steps), **options), 1):
+        if t % k == 0:
+            fast = slow = slow + alpha * (fast - slow)
+        yield fast
+
+
+def normalized_decay(rate, batch_size, train_size, epochs):
+    """Loshchilov & Hutter 2019, appendix B.1: λ = λ_norm √(b / (B T))."""
+    return rate * math.sqrt(batch_size / (train_size * epochs))

@@ -1,0 +1,188 @@
+"""Declared hyperparameters: live after tracing, scheduled, checked, and part of the state."""
+
+import functools
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from cases import CASES, gradients, run, small_data, small_model, variables
+
+import tf_decoupled as td
+
+every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def live(optimizer):
+    """The hyperparameters that hold numbers, the wrapped optimizer's included."""
+    names = list(optimizer.hyperparameter_variables())
+    return [(optimizer.inner if "inner/" in n else optimizer, n.split("/")[-1]) for n in names]
+
+
+@every
+def test_every_number_acts_at_the_next_step_without_a_new_trace(case):
+    grads = gradients(steps=4)
+    make = functools.partial(case.make, weight_decay=0.1, decay_coupling="schedule", clipnorm=0.5)
+    if case.name.startswith("Lookahead-Lookahead"):
+        pytest.skip("its two levels are rows of this test already")
+    probe, unchanged = make(), run(make(), variables(), grads, graph=True)
+    for owner, name in live(probe):
+        optimizer, trainable, traces = make(), variables(), []
+        optimizer.build(trainable)
+        step = counting_step(optimizer, trainable, traces)
+        step([tf.constant(g) for g in grads[0]])
+        owner = optimizer if owner is probe else optimizer.inner
+        setattr(owner, name, 1 if name == "sync_period" else float(getattr(owner, name)) / 2 + 1e-3)
+        for gs in grads[1:]:
+            step([tf.constant(g) for g in gs])
+        changed = any(np.any(v.numpy() != u) for v, u in zip(trainable, unchanged, strict=True))
+        assert len(traces) == 1
+        assert changed or name in ("epsilon_1", "epsilon_2"), name  # too small to see here
+
+
+def counting_step(optimizer, trainable, traces):
+    @tf.function
+    def step(grads):
+        traces.append(1)
+        optimizer.apply(grads, trainable)
+
+    return step
+
+
+def test_live_numbers_equal_an_optimizer_made_with_them():
+    grads = gradients(steps=5)
+    optimizer, trainable = td.AdamW(0.1, weight_decay=0.5), variables()
+    optimizer.build(trainable)
+    optimizer.learning_rate, optimizer.weight_decay, optimizer.beta_1 = 0.02, 0.1, 0.5
+    made = td.AdamW(0.02, weight_decay=0.1, beta_1=0.5)
+    for a, b in zip(run(optimizer, trainable, grads), run(made, variables(), grads), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_live_numbers_are_saved_with_the_state(tmp_path):
+    model = small_model()
+    model.compile(td.AdamW(0.1), "mse")
+    model.fit(*small_data(), verbose=0)
+    model.optimizer.learning_rate, model.optimizer.beta_2 = 0.025, 0.75
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras").optimizer
+    assert (float(loaded.learning_rate), float(loaded.beta_2)) == (float(np.float32(0.025)), 0.75)
+
+
+def test_keras_callbacks_set_the_rate():
+    model = small_model()
+    model.compile(td.AdamW(0.1), "mse")
+    schedule = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    history = model.fit(*small_data(), epochs=3, verbose=0, callbacks=[schedule]).history
+    np.testing.assert_allclose(history["learning_rate"], [0.05, 0.025, 0.0125], rtol=1e-6)
+
+
+def test_every_hyperparameter_takes_a_schedule():
+    momentum = td.schedules.PiecewiseConstant([0], [0.0, 0.5])
+    optimizer = td.SGDW(0.1, weight_decay=0.0, momentum=momentum)
+    (v,), ones = variables([(1,)]), [[np.ones(1, "float32")]] * 2
+    start = v.numpy()
+    run(optimizer, [v], ones, graph=True)
+    np.testing.assert_allclose(v, start - 0.1 - 0.15, rtol=1e-6)
+
+
+def test_the_rate_may_be_a_variable_or_a_callable_that_returns_a_tensor():
+    rate = tf.Variable(0.5)
+    ones = [[np.ones(2, "float32")]] * 2
+    for given in (rate, lambda: rate, lambda: rate * 1.0):
+        rate.assign(0.5)
+        (v,) = variables([(2,)])
+        start, optimizer = v.numpy(), td.SGDW(given, weight_decay=0.0, momentum=0.0)
+        run(optimizer, [v], ones[:1], graph=True)
+        rate.assign(0.25)
+        run(optimizer, [v], ones[1:], graph=True)
+        np.testing.assert_allclose(v, start - 0.75, rtol=1e-6)
+
+
+def test_a_callable_whose_number_a_trace_would_freeze_raises():
+    optimizer = td.SGDW(lambda: 0.1)
+    with pytest.raises(TypeError, match="which would freeze it there"):
+        run(optimizer, variables(), gradients(steps=1), graph=True)
+    run(td.SGDW(lambda: 0.1), variables(), gradients(steps=1))  # eagerly it is asked every time
+
+
+def test_integers_are_numbers_too():
+    assert float(td.AdamW(1).learning_rate) == 1.0
+    assert float(td.AdamW(np.float32(0.5), weight_decay=None).weight_decay) == 0.0
+
+
+BAD = [
+    (
+        dict(learning_rate=-1.0),
+        ValueError,
+        r"`learning_rate` must be a finite number >= 0.*AdamW\(le",
+    ),
+    (dict(learning_rate="fast"), TypeError, r"`learning_rate` must be .*Received.*'fast'"),
+    (dict(learning_rate=None), TypeError, r"`learning_rate` must be .*Received.*None"),
+    (dict(learning_rate=True), TypeError, r"Received.*True"),
+    (dict(learning_rate=float("nan")), ValueError, "Received.*nan"),
+    (dict(learning_rate=float("inf")), ValueError, "Received.*inf"),
+    (dict(beta_1=1.0), ValueError, r"`beta_1` must be a number in \[0, 1\)"),
+    (dict(weight_decay=-0.1), ValueError, "`weight_decay` must be"),
+    (dict(clipnorm=0), ValueError, "`clipnorm` must be a number > 0"),
+    (dict(clipnorm=1, clipvalue=1), ValueError, "Only one of `clipnorm`, `clipvalue`"),
+    (dict(jit_compile="yes"), ValueError, '`jit_compile` must be "auto"'),
+    (dict(betas=(0.9, 0.99)), TypeError, "unexpected keyword argument 'betas'"),
+    (dict(use_ema=True), NotImplementedError, "`use_ema` is not implemented yet"),
+    (dict(ema_momentum=0.5), NotImplementedError, "`ema_momentum` is not"),
+    (dict(ema_overwrite_frequency=3), NotImplementedError, "`ema_overwrite_frequency` is not"),
+    (dict(gradient_accumulation_steps=2), NotImplementedError, "`gradient_accumulation_steps`"),
+    (dict(gradient_transforms=(abs,)), NotImplementedError, "`gradient_transforms` is not"),
+    (dict(skip_nonfinite=True), NotImplementedError, "`skip_nonfinite` is not"),
+    (dict(state_dtype="int8"), NotImplementedError, "`state_dtype` is not"),
+    (dict(low_precision="stochastic"), NotImplementedError, "`low_precision` is not"),
+    (dict(sparse="lazy"), NotImplementedError, "`sparse` is not"),
+]
+
+
+@pytest.mark.parametrize("arguments,error,words", BAD, ids=lambda x: str(x)[:40])
+def test_bad_arguments_raise_at_construction_with_what_was_received(arguments, error, words):
+    with pytest.raises(error, match=words):
+        td.AdamW(**arguments)
+
+
+def test_bad_assignments_raise_too():
+    optimizer = td.AdamW()
+    with pytest.raises(ValueError, match="`learning_rate` must be"):
+        optimizer.learning_rate = -1.0
+    with pytest.raises(AttributeError, match="`amsgrad` shapes the traced step and is fixed"):
+        optimizer.amsgrad = True
+    optimizer.clipnorm = 1.0  # nothing is traced yet
+    optimizer.build(variables())
+    with pytest.raises(TypeError, match=r"built as None and can't become a number"):
+        optimizer.clipvalue = 1.0
+    with pytest.raises(TypeError, match=r"built as a number and can't become a schedule"):
+        optimizer.weight_decay = td.schedules.Linear(0.1, 10)
+
+
+def test_a_wrapper_shows_and_sets_what_it_wraps():
+    optimizer = td.Lookahead(td.AdamW(0.1, weight_decay=0.2, decay_mask=["v1"]), sync_period=2)
+    optimizer.learning_rate = 0.5
+    assert float(optimizer.inner.learning_rate) == float(optimizer.learning_rate) == 0.5
+    optimizer.build(variables())
+    assert [row.decays for row in optimizer.decay_report().rows] == [True, False, True, True]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'clipnorm'"):
+        td.Lookahead(td.AdamW(), clipnorm=1.0)
+    with pytest.raises(TypeError, match="goes around an optimizer of this library"):
+        td.Lookahead(keras.optimizers.Adam())
+    with pytest.raises(ValueError, match="`sync_period` must be an integer >= 1"):
+        td.Lookahead(td.AdamW(), sync_period=2.5)
+    built = td.AdamW()
+    built.build(variables())
+    with pytest.raises(ValueError, match="Wrap a fresh one"):
+        td.Lookahead(built)
+
+
+def test_the_signature_is_what_was_declared():
+    parameters = inspect.signature(td.AdamW).parameters
+    assert list(parameters)[:2] == ["learning_rate", "weight_decay"]
+    assert parameters["beta_1"].default == 0.9 == td.AdamW.beta_1
+    assert parameters["beta_1"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert list(parameters)[-1] == "name"
+    assert next(iter(inspect.signature(td.Lookahead).parameters)) == "inner"

@@ -1,0 +1,247 @@
+"""State is keyed by variable path, loads strictly unless told otherwise, and is never skipped."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from cases import gradients, run, small_data, small_model, state_of, variables
+
+import tf_decoupled as td
+
+
+def trained(model=None, optimizer=None):
+    model = model or small_model()
+    model.compile(optimizer or td.AdamW(0.01), "mse")
+    model.fit(*small_data(), verbose=0, shuffle=False)
+    return model
+
+
+def assert_same_state(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_state_survives_another_order_of_variables():
+    grads, first, second = gradients(steps=2), td.AdamW(), td.AdamW()
+    run(first, variables(), grads)
+    second.build(variables()[::-1])
+    second.set_state(first.get_state())
+    assert_same_state(
+        dict(sorted(first.get_state().items())), dict(sorted(second.get_state().items()))
+    )
+
+
+def test_a_layer_frozen_and_unfrozen_keeps_its_state_and_its_neighbours():
+    x, y = small_data()
+    model = trained()
+    optimizer = model.optimizer
+    head = {n: v for n, v in state_of(optimizer).items() if "head" in n}
+    model.get_layer("head").trainable = False
+    model.compile(optimizer, "mse")
+    model.fit(x, y, verbose=0)
+    assert_same_state(head, {n: v for n, v in state_of(optimizer).items() if "head" in n})
+    model.get_layer("head").trainable = True
+    model.compile(optimizer, "mse")
+    model.fit(x, y, verbose=0)
+    assert int(optimizer.iterations) == 6
+
+
+def test_a_variable_that_comes_later_gets_slots_and_the_others_keep_theirs():
+    optimizer, (a, b, *_) = td.AdamW(), variables()
+    (grads,) = gradients(steps=1)
+    optimizer.apply(grads[:1], [a])
+    before = state_of(optimizer)
+    optimizer.apply([grads[1]], [b])
+    after = state_of(optimizer)
+    assert list(after) == ["v0:m", "v0:v", "v1:m", "v1:v"]
+    assert_same_state(before, {n: after[n] for n in before})
+
+
+def test_what_does_not_fit_raises_lists_everything_and_loads_nothing():
+    optimizer = td.AdamW()
+    optimizer.build(variables())
+    before, state = optimizer.get_state(), optimizer.get_state()
+    state["v0:m"] = np.ones((7, 7), "float32")
+    state["v1:m"] = np.ones(5, "float32")
+    state["stranger:m"] = np.ones(3, "float32")
+    del state["v2:v"]
+    with pytest.raises(ValueError, match="nothing was loaded") as error:
+        optimizer.set_state(state)
+    for words in (
+        "missing: ['v2:v']",
+        "unexpected: ['stranger:m']",
+        "'v0:m': 'saved (7, 7), here (3, 4)'",
+    ):
+        assert words in str(error.value)
+    assert_same_state(before, optimizer.get_state())
+    report = optimizer.set_state(state, strict=False)
+    assert report.missing == ["v2:v"] and report.unexpected == ["stranger:m"]
+    assert list(report.misshapen) == ["v0:m"]
+    np.testing.assert_array_equal(optimizer.get_state()["v1:m"], np.ones(5))
+    with pytest.raises(ValueError, match="Build the optimizer first"):
+        td.AdamW().set_state(state)
+
+
+def test_a_model_built_twice_in_one_process_finds_its_state_again(tmp_path):
+    def unnamed():
+        return keras.Sequential(
+            [
+                keras.layers.Input((4,)),
+                keras.layers.Dense(4),
+                keras.layers.Dense(4),
+                keras.layers.Dense(1),
+            ]
+        )
+
+    model = trained(unnamed())
+    model.save_weights(tmp_path / "model.weights.h5")
+    again = unnamed()
+    assert again.layers[0].name != model.layers[0].name
+    again.compile(td.AdamW(0.01), "mse")
+    again.load_weights(tmp_path / "model.weights.h5")  # before its optimizer is built
+    for each in (model, again):
+        each.fit(*small_data(), verbose=0, shuffle=False)
+    for a, b in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_weights_of_another_model_raise_at_the_build():
+    optimizer, other = td.AdamW(), td.AdamW()
+    other.build(variables([(2, 2)]))
+    store = {}
+    other.save_own_variables(store)
+    optimizer.load_own_variables(store)
+    with pytest.raises(ValueError, match=r"missing: \['v1:m'"):
+        optimizer.build(variables())
+
+
+@pytest.mark.parametrize("build_first", [True, False])
+def test_a_train_checkpoint_resumes_bit_for_bit(build_first, tmp_path):
+    make = lambda: td.Lookahead(td.AdamW(td.schedules.Cosine(0.01, 50)), sync_period=2)  # noqa: E731
+    model = trained(optimizer=make())
+    path = tf.train.Checkpoint(model=model, optimizer=model.optimizer).save(tmp_path / "checkpoint")
+    names = [name for name, _ in tf.train.list_variables(path)]
+    assert "optimizer/slots/sequential.Shidden.Skernel/inner.Sm/.ATTRIBUTES/VARIABLE_VALUE" in names
+    keras.utils.clear_session()
+    again = small_model()
+    again.compile(make(), "mse")
+    if build_first:
+        again.optimizer.build(again.trainable_variables)
+    status = tf.train.Checkpoint(model=again, optimizer=again.optimizer).restore(path)
+    for each in (model, again):
+        each.fit(*small_data(), verbose=0, shuffle=False)
+    status.assert_consumed()
+    for a, b in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("build_first", [True, False])
+def test_a_train_checkpoint_that_does_not_fit_raises(build_first, tmp_path):
+    model = trained()
+    path = tf.train.Checkpoint(optimizer=model.optimizer).save(tmp_path / "checkpoint")
+    other, optimizer = variables(), td.AdamW(0.01)
+    if build_first:
+        optimizer.build(other)
+    with pytest.raises(ValueError, match=r"doesn't fit this optimizer(.|\n)*missing: \['v0:m'"):
+        tf.train.Checkpoint(optimizer=optimizer).restore(path).expect_partial()
+        optimizer.build(other)
+
+
+def test_a_saved_model_carries_the_state_and_trains_on(tmp_path):
+    x, y = small_data()
+    model = trained()
+    optimizer = model.optimizer
+
+    class Exported(tf.Module):
+        def __init__(self):
+            self.model, self.state = model, optimizer.variables
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 4]), tf.TensorSpec([None, 1])])
+        def train(self, x, y):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+            optimizer.apply(tape.gradient(loss, model.trainable_variables))
+            return loss
+
+    exported = Exported()
+    tf.saved_model.save(exported, tmp_path / "saved")
+    loaded = tf.saved_model.load(tmp_path / "saved")
+    for _ in range(3):
+        assert float(exported.train(x, y)) == float(loaded.train(x, y))
+
+
+def test_building_inside_the_first_traced_step_works():
+    optimizer, trainable = td.Lookahead(td.AdamW(0.1), sync_period=2), variables()
+
+    @tf.function
+    def step(grads):
+        optimizer.apply(grads, trainable)
+
+    grads = gradients(steps=3)
+    for gs in grads:
+        step([tf.constant(g) for g in gs])
+    expected = run(td.Lookahead(td.AdamW(0.1), sync_period=2), variables(), grads, graph=True)
+    for a, b in zip(trainable, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_plain_tensorflow_variables_are_told_apart_by_a_number():
+    trainable = [tf.Variable([1.0]), tf.Variable([2.0]), tf.Variable([3.0], name="own")]
+    optimizer = td.SGDW(0.1, weight_decay=0.0)
+    optimizer.apply_gradients(zip([[1.0], [1.0], [1.0]], trainable, strict=True))
+    assert list(state_of(optimizer)) == ["Variable:m", "Variable~1:m", "own:m"]
+    np.testing.assert_allclose([v.numpy()[0] for v in trainable], [0.9, 1.9, 2.9], rtol=1e-6)
+
+
+def test_set_weights_takes_what_variables_gave():
+    first, second = td.AdamW(), td.AdamW()
+    run(first, variables(), gradients(steps=2))
+    second.build(variables())
+    second.set_weights([v.numpy() for v in first.variables])
+    assert_same_state(first.get_state(), second.get_state())
+    with pytest.raises(ValueError, match=r"needs \d+ arrays"):
+        second.set_weights([1.0])
+
+
+def test_constraints_act_after_the_step():
+    v = keras.Variable(np.ones((2, 2), "float32"), name="v")
+    v.constraint = keras.constraints.NonNeg()
+    td.SGDW(10.0).apply([np.ones((2, 2), "float32")], [v])
+    np.testing.assert_array_equal(v, np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize(
+    "grads,words",
+    [
+        ([None, None], r"No gradients provided for any variable.*'v0', 'v1'"),
+        ([np.ones((3, 4), "float32")], "1 gradients for 2 variables"),
+        (
+            [np.ones((4, 3), "float32"), None],
+            r"gradient of 'v0' must have .* \(3, 4\). Received: \(4, 3\)",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_gradients_that_do_not_fit_raise(grads, words):
+    optimizer, trainable = td.AdamW(), variables()[:2]
+    with pytest.raises(ValueError, match=words):
+        optimizer.apply(grads, trainable)
+    with pytest.raises(ValueError, match="The first `apply` needs the variables"):
+        td.AdamW().apply(grads)
+    td.AdamW().apply([], [])
+
+
+@pytest.mark.parametrize("dtype,error", [("bfloat16", NotImplementedError), ("float64", TypeError)])
+def test_variables_in_other_precisions_raise_instead_of_training_wrongly(dtype, error):
+    with pytest.raises(error, match=f"must be float32.*'narrow' in {dtype}"):
+        td.AdamW().build([keras.Variable([1.0], dtype=dtype, name="narrow")])
+
+
+def test_several_replicas_raise_until_they_are_right():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        (v,), optimizer = variables([(2,)]), td.AdamW()
+        optimizer.build([v])
+    with pytest.raises(NotImplementedError, match="Received: 2 replicas"):
+        strategy.run(lambda: optimizer.apply([tf.ones(2)], [v]))
