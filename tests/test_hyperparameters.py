@@ -186,3 +186,24 @@ def test_the_signature_is_what_was_declared():
     assert parameters["beta_1"].kind is inspect.Parameter.KEYWORD_ONLY
     assert list(parameters)[-1] == "name"
     assert next(iter(inspect.signature(td.Lookahead).parameters)) == "inner"
+
+
+def test_a_user_s_optimizer_is_fifteen_lines_and_does_not_replace_its_namesake(tmp_path):
+    class AdamW(td.Optimizer):
+        """Signed descent, under a name that is taken."""
+
+        learning_rate: td.Scalar = 0.01
+        beta: td.Beta = 0.5
+
+        def init(self, p):
+            return {}
+
+        def update(self, p, g, s, h):
+            return tf.sign(g) * (1 - h.beta), {}
+
+    model = small_model()
+    model.compile(AdamW(weight_decay=0.1, decay_mask=td.masks.matrices), "mse")
+    model.fit(*small_data(), verbose=0)
+    model.save(tmp_path / "model.keras")
+    assert type(keras.models.load_model(tmp_path / "model.keras").optimizer) is AdamW
+    assert type(keras.optimizers.deserialize(keras.optimizers.serialize(td.AdamW()))) is td.AdamW

@@ -9,12 +9,15 @@ if _os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
         f"Received: TF_USE_LEGACY_KERAS={_os.environ['TF_USE_LEGACY_KERAS']!r}"
     )
 
-import keras as _keras
+_backend = _os.environ.get("KERAS_BACKEND") or "tensorflow"
+if _backend == "tensorflow":
+    import keras as _keras
 
-if _keras.backend.backend() != "tensorflow":
+    _backend = _keras.backend.backend()  # a file in the home directory may choose another
+if _backend != "tensorflow":
     raise ImportError(
         "tf_decoupled needs Keras's TensorFlow backend: set KERAS_BACKEND=tensorflow. "
-        f"Received: {_keras.backend.backend()!r}"
+        f"Received: {_backend!r}"
     )
 
 from tf_decoupled import masks, schedules

@@ -125,7 +125,8 @@ class Declared:
             setattr(cls, name, hyperparameter)
         cls.declared = cls.declared | own
         cls.__signature__ = _signature(cls, own)
-        keras.saving.register_keras_serializable("tf_decoupled")(cls)
+        package = cls.__module__.partition(".")[0]  # a user's AdamW must not replace this one
+        keras.saving.register_keras_serializable(package)(cls)
 
 
 def _signature(cls: type[Declared], own: dict[str, Hyperparameter]) -> inspect.Signature:

@@ -368,7 +368,7 @@ def _dense(g: Any, cell: Cell) -> tf.Tensor:
             f"The gradient of {cell.path!r} must have the variable's shape {tuple(shape)}. "
             f"Received: {tuple(g.shape)}"
         )
-    return tf.ensure_shape(g, shape)
+    return g if g.shape.is_fully_defined() else tf.ensure_shape(g, shape)
 
 
 def _check(variable: Any) -> None:

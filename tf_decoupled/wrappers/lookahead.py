@@ -8,7 +8,7 @@ from tf_decoupled.wrappers.wrapper import Wrapper
 
 
 class Lookahead(Wrapper):
-    """k steps forward, one step back: slow weights follow the inner optimizer's fast ones.
+    """Slow weights that follow the inner optimizer's fast ones: k steps forward, one step back.
 
         φ ← inner step of φ
         every k steps:  θ ← θ + α (φ − θ),  φ ← θ

@@ -1,0 +1,31 @@
+# Two commands: `make demo` draws the paper's heat map on real data, `make test` runs the suite.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test clean
+
+demo: $(VENV)/installed
+	$(BIN)/tf-decoupled sweep --preset quick --out demo
+
+test: $(VENV)/installed-for-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n 2
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; assert (3, 10) <= sys.version_info < (3, 14), f"Python 3.10 to 3.13 is needed; set PYTHON=. Received: {sys.version}"'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(BIN)/python setup.cfg pyproject.toml
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/installed-for-tests: $(BIN)/python setup.cfg pyproject.toml
+	$(PIP) --editable '.[test]'
+	touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

@@ -1,0 +1,121 @@
+"""The rules of the house: who imports whom, what is documented, what stays private."""
+
+import ast
+import inspect
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import pytest
+from cases import CASES
+
+import tf_decoupled as td
+
+PACKAGE = pathlib.Path(td.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+MAY_IMPORT = {
+    "math": set(),
+    "state": set(),
+    "masks": set(),
+    "replicas": set(),
+    "schedules": set(),
+    "hyperparameters": set(),
+    "transforms": {"math"},
+    "decay": {"schedules"},
+    "optimizer": {"state", "decay", "masks", "transforms", "replicas", "hyperparameters"},
+    "optimizers": {"optimizer", "state", "math", "schedules", "hyperparameters"},
+    "wrappers": {"optimizer", "state", "math", "decay", "masks", "hyperparameters"},
+}
+ONE_METHOD_CHANGED = {("adam", "adamw"), ("sgd", "sgdw"), ("lookahead", "wrapper")}
+
+
+def imports(path):
+    """Names that a file imports: "tf_decoupled.math", "keras", ..."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            if node.module in ("tf_decoupled", "tf_decoupled.experiments"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_imports_only_from_the_layers_below_it(path):
+    layer, *rest = path.relative_to(PACKAGE).with_suffix("").parts
+    if layer in ("__init__", "__main__") or rest == ["__init__"]:
+        return
+    inside = [name.split(".")[1:] for name in imports(path) if name.startswith("tf_decoupled.")]
+    if layer == "experiments":  # the public package, and its own files
+        assert all(name[0] == "experiments" or name[0] in td.__all__ for name in inside)
+        return
+    for name, *below in inside:
+        same_layer = name == layer and below and (path.stem, below[0]) in ONE_METHOD_CHANGED
+        assert same_layer or name in MAY_IMPORT[layer], f"{path.name} imports {name}"
+    assert "tf_decoupled" not in imports(path) or inside, "nobody imports __init__ from inside"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_private_of_keras_or_tensorflow_is_used(path):
+    assert not [n for n in imports(path) if n and n.startswith(("keras.src", "tensorflow.python"))]
+    assert "tf.__internal__" not in path.read_text()
+
+
+@pytest.mark.parametrize("name", td.__all__)
+def test_every_public_name_is_documented(name):
+    documentation = inspect.getdoc(getattr(td, name))
+    assert documentation and documentation[0].isupper()
+
+
+OPTIMIZERS = [
+    value
+    for name in td.__all__
+    if inspect.isclass(value := getattr(td, name)) and issubclass(value, td.Optimizer)
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda cls: cls.__name__)
+def test_every_optimizer_names_its_paper_and_stands_in_the_table_and_the_readme(optimizer):
+    if optimizer in (td.Optimizer, td.Wrapper):
+        return
+    assert "arXiv:" in optimizer.__doc__ and "algorithm" in optimizer.__doc__
+    assert any(isinstance(case.make(), optimizer) for case in CASES)
+    readme = (PACKAGE.parent / "README.md").read_text()
+    assert f"`{optimizer.__name__}`" in readme
+
+
+def test_a_rule_may_not_cast_assign_or_ask_for_names():
+    for path in (PACKAGE / "optimizers").glob("*.py"):
+        for word in ("tf.cast", ".assign", ".dtype", ".path", ".name", "tf.device", "tf.Variable"):
+            assert word not in path.read_text(), f"{path.name} contains {word}"
+
+
+def test_functions_stay_short():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+                assert lines <= 30, f"{path.name}: {node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize(
+    "variable,value,words",
+    [
+        ("TF_USE_LEGACY_KERAS", "1", "TF_USE_LEGACY_KERAS asks for Keras 2"),
+        ("KERAS_BACKEND", "numpy", "set KERAS_BACKEND=tensorflow"),
+    ],
+)
+def test_the_wrong_keras_raises_on_import(variable, value, words):
+    environment = {**os.environ, variable: value}
+    command = [sys.executable, "-c", "import tf_decoupled"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode and "ImportError" in run.stderr and words in run.stderr
+
+
+def test_optimizers_are_keras_optimizers_by_name():
+    assert issubclass(td.AdamW, keras.optimizers.Optimizer)
+    assert keras.saving.get_registered_name(td.AdamW) == "tf_decoupled>AdamW"

@@ -1,0 +1,76 @@
+"""The update step is one XLA computation, and falls back where the host has no XLA."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from cases import gradients, run, variables
+
+import tf_decoupled as td
+from tf_decoupled import replicas
+
+
+def called_functions(optimizer, jit=None):
+    """Whether each function called inside a traced, uncompiled step must be compiled by XLA."""
+    trainable = variables()
+    optimizer.build(trainable)
+
+    @tf.function(jit_compile=jit)
+    def step(grads):
+        optimizer.apply(grads, trainable)
+
+    (grads,) = gradients(steps=1)
+    graph = step.get_concrete_function([tf.constant(g) for g in grads]).graph.as_graph_def()
+    return [
+        f.attr["_XlaMustCompile"].b
+        for f in graph.library.function
+        if "inference" in f.signature.name
+    ]
+
+
+@pytest.mark.parametrize("jit_compile,compiled", [("auto", True), (True, True), (False, False)])
+def test_the_step_is_compiled_inside_a_function_that_is_not(jit_compile, compiled):
+    assert called_functions(td.AdamW(jit_compile=jit_compile)) == [compiled]
+
+
+def test_the_operations_outside_the_compiled_step_do_not_grow_with_the_variables():
+    def operations(count):
+        trainable, optimizer = variables([(2, 2)] * count), td.AdamW()
+        optimizer.build(trainable)
+        function = tf.function(lambda grads: optimizer.apply(grads, trainable))
+        concrete = function.get_concrete_function([tf.ones((2, 2))] * count)
+        plumbing = ("Placeholder", "NoOp", "Identity")
+        return sum(op.type not in plumbing for op in concrete.graph.get_operations())
+
+    assert operations(2) == operations(9)
+
+
+def test_auto_falls_back_where_the_host_has_no_xla(monkeypatch):
+    expected = run(td.AdamW(0.1), variables(), gradients(steps=3), graph=True)
+    real = tf.function
+
+    def without_xla(*args, jit_compile=None, **kwargs):
+        if not jit_compile:
+            return real(*args, **kwargs)
+
+        def refuse(*_):
+            raise tf.errors.NotFoundError(
+                None, None, "could not find registered transfer manager for platform Host"
+            )
+
+        return refuse if args else lambda function: refuse
+
+    monkeypatch.setattr(replicas.tf, "function", without_xla)
+    replicas.host_compiles.cache_clear()
+    try:
+        assert not replicas.host_compiles()
+        fallen_back = run(td.AdamW(0.1), variables(), gradients(steps=3))
+        with pytest.raises(tf.errors.NotFoundError, match="platform Host"):
+            run(td.AdamW(0.1, jit_compile=True), variables(), gradients(steps=1))
+    finally:
+        replicas.host_compiles.cache_clear()
+    for a, b in zip(expected, fallen_back, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_this_host_compiles():
+    assert replicas.host_compiles()

@@ -1,0 +1,161 @@
+"""Beside Keras: the same numbers where we promise them, and `decouple` for its own classes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from cases import gradients, run, small_data, small_model, variables
+
+import tf_decoupled as td
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_adamw_with_epsilon_hat_follows_keras_for_a_hundred_steps(amsgrad):
+    grads = gradients(steps=100)
+    shared = dict(weight_decay=0.05, epsilon=1e-7, amsgrad=amsgrad)
+    ours, theirs = variables(), variables()
+    run(td.AdamW(1e-3, epsilon_hat=True, **shared), ours, grads, graph=True)
+    run(keras.optimizers.AdamW(1e-3, **shared), theirs, grads, graph=True)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgdw_follows_keras_sgd(nesterov):
+    grads = gradients(steps=30)
+    shared = dict(weight_decay=0.05, momentum=0.9, nesterov=nesterov)
+    ours = run(td.SGDW(0.01, **shared), variables(), grads, graph=True)
+    theirs = run(keras.optimizers.SGD(0.01, **shared), variables(), grads, graph=True)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", [{}, {"run_eagerly": True}, {"jit_compile": True}], ids=str)
+def test_fit_trains_the_same_eagerly_in_a_graph_and_under_xla(how):
+    x, y = small_data()
+    results = []
+    for options in ({}, how):
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(0)
+        model = small_model()
+        model.compile(td.AdamW(0.01, decay_mask=td.masks.matrices), "mse", **options)
+        history = model.fit(x, y, epochs=3, batch_size=16, shuffle=False, verbose=0).history
+        results.append(history["loss"])
+    assert results[0][-1] < results[0][0]
+    np.testing.assert_allclose(*results, rtol=1e-4)
+
+
+def test_a_functional_model_with_steps_per_execution_trains():
+    x, y = small_data()
+    model = small_model()
+    model.compile(td.Lookahead(td.LAMB(0.02)), "mse", steps_per_execution=2)
+    losses = model.fit(x, y, epochs=5, batch_size=16, verbose=0).history["loss"]
+    assert losses[-1] < losses[0] and int(model.optimizer.iterations) == 20
+
+
+CLASSES = [
+    keras.optimizers.Adadelta,
+    keras.optimizers.Adafactor,
+    keras.optimizers.Adagrad,
+    keras.optimizers.Adam,
+    keras.optimizers.AdamW,
+    keras.optimizers.Adamax,
+    keras.optimizers.Ftrl,
+    keras.optimizers.Lamb,
+    keras.optimizers.Lion,
+    keras.optimizers.Nadam,
+    keras.optimizers.RMSprop,
+    keras.optimizers.SGD,
+]
+every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+
+
+@every_class
+def test_decouple_subtracts_the_decay_from_keras_own_step(cls):
+    grads, start = gradients(steps=1), [v.numpy() for v in variables()]
+    no_decay = {"weight_decay": 0.0} if cls is keras.optimizers.AdamW else {}
+    plain = run(cls(0.1, **no_decay), variables(), grads, graph=True)
+    optimizer = td.decouple(cls)(0.1, weight_decay=0.2, decay_mask=td.masks.matrices)
+    decayed = run(optimizer, variables(), grads, graph=True)
+    for p, a, b in zip(start, plain, decayed, strict=True):
+        np.testing.assert_allclose(b, a - (0.02 * p if p.ndim >= 2 else 0), rtol=1e-6, atol=1e-7)
+
+
+@every_class
+def test_a_decoupled_class_survives_a_keras_file(cls, tmp_path):
+    x, y = small_data()
+    model = small_model()
+    options = dict(weight_decay=0.2, decay_coupling="schedule", decay_mask=["bias"])
+    model.compile(td.decouple(cls)(td.schedules.Cosine(0.01, 50), **options), "mse")
+    model.fit(x, y, verbose=0, shuffle=False)
+    model.optimizer.weight_decay = 0.125
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert float(loaded.optimizer.weight_decay) == 0.125
+    for each in (model, loaded):
+        each.fit(x, y, verbose=0, shuffle=False)
+    for a, b in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("coupling", ["learning_rate", "schedule", "independent", "corrected"])
+def test_a_decoupled_class_couples_as_ours_do(coupling):
+    grads, schedule = gradients(steps=5), td.schedules.Linear(0.1, 10)
+    shared = dict(weight_decay=0.02, decay_coupling=coupling)
+    ours = run(td.SGD(schedule, **shared), variables(), grads, graph=True)
+    theirs = td.decouple(keras.optimizers.SGD)(schedule, **shared)
+    for a, b in zip(ours, run(theirs, variables(), grads, graph=True), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_the_decay_of_a_decoupled_class_is_live_without_a_new_trace():
+    optimizer, (v,) = td.decouple(keras.optimizers.SGD)(0.1, weight_decay=0.5), variables([(3,)])
+    optimizer.build([v])
+    step, start = tf.function(lambda g: optimizer.apply([g], [v])), v.numpy()
+    step(tf.zeros(3))
+    optimizer.weight_decay = 0.25
+    step(tf.zeros(3))
+    np.testing.assert_allclose(v, start * 0.95 * 0.975, rtol=1e-6)
+    assert step.experimental_get_tracing_count() == 1
+
+
+def test_a_decoupled_class_accumulates_with_keras_and_decays_once_per_update():
+    optimizer = td.decouple(keras.optimizers.SGD)(
+        0.1, weight_decay=0.5, gradient_accumulation_steps=2
+    )
+    (v,) = variables([(3,)])
+    start = v.numpy()
+    run(optimizer, [v], [[np.zeros(3, "float32")]] * 4)
+    np.testing.assert_allclose(v, start * 0.95**2, rtol=1e-6)
+
+
+def test_exclude_from_weight_decay_of_a_decoupled_class_raises_once_built():
+    optimizer = td.decouple(keras.optimizers.RMSprop)(weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["v1"])
+    optimizer.build(variables())
+    with pytest.raises(ValueError, match="must come before the optimizer is built"):
+        optimizer.exclude_from_weight_decay(var_names=["v2"])
+    assert "v1" in str(optimizer.get_config()["decay_mask"])
+
+
+@pytest.mark.parametrize(
+    "cls,words",
+    [
+        (keras.optimizers.SGD(), "the class, not an instance"),
+        (int, "needs a Keras optimizer class"),
+        (td.AdamW, "AdamW has decoupled weight decay already"),
+        (keras.optimizers.LossScaleOptimizer, "no rate and decay of its own"),
+    ],
+    ids=str,
+)
+def test_decouple_refuses_what_it_can_not_decouple(cls, words):
+    with pytest.raises(TypeError, match=words):
+        td.decouple(cls)
+
+
+def test_decouple_makes_one_class_per_class():
+    cls = td.decouple(keras.optimizers.RMSprop)
+    assert cls is td.decouple(keras.optimizers.RMSprop) and cls.__name__ == "DecoupledRMSprop"
+    assert issubclass(cls, keras.optimizers.RMSprop)
+    with pytest.raises(ValueError, match="`weight_decay` must be a finite number >= 0"):
+        cls(weight_decay=-1.0)
