@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
 .PHONY: demo test clean
 
 demo: $(VENV)/installed

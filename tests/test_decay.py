@@ -58,7 +58,9 @@ def decays_if_named_kernel(variable):
 
 
 @pytest.mark.parametrize(
-    "mask", [decays_if_named_kernel, ["bias", "norm"], td.masks.matrices, None], ids=str
+    "mask",
+    [decays_if_named_kernel, ["bias", "norm"], td.masks.matrices, None],
+    ids=["callable", "patterns", "mask", "None"],
 )
 def test_every_kind_of_mask_survives_a_keras_file(mask, tmp_path):
     model = small_model()

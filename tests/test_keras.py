@@ -146,7 +146,7 @@ def test_exclude_from_weight_decay_of_a_decoupled_class_raises_once_built():
         (td.AdamW, "AdamW has decoupled weight decay already"),
         (keras.optimizers.LossScaleOptimizer, "no rate and decay of its own"),
     ],
-    ids=str,
+    ids=["instance", "int", "AdamW", "LossScaleOptimizer"],
 )
 def test_decouple_refuses_what_it_can_not_decouple(cls, words):
     with pytest.raises(TypeError, match=words):

@@ -1,0 +1,236 @@
+"""What a sweep computes: its settings, its presets, and the cells of its grid."""
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+from tf_decoupled.experiments import data
+from tf_decoupled.experiments.errors import InputError
+
+OPTIMIZERS = {
+    "adam": {"coupled": "Adam + L2", "decoupled": "AdamW"},
+    "sgd": {"coupled": "SGD + L2", "decoupled": "SGDW"},
+}
+SCHEDULES = ("fixed", "drop", "cosine")
+COUPLINGS = ("learning_rate", "schedule", "independent", "corrected")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings under a name. Grids are text, as `rates` reads it, by optimizer."""
+
+    help: str
+    dataset: str
+    model: str
+    epochs: int
+    batch_size: int
+    schedules: str
+    seeds: str
+    best_seeds: str
+    alphas: dict[str, str]
+    l2s: dict[str, str]
+    weight_decays: dict[str, str]
+
+
+# The paper draws its axes in multiples of 0.1 and of 0.001 by powers of two, but doesn't list its
+# grids; that they reach from 1/1024 to 1 is our reading of its figures.
+PAPER_ALPHAS = f"{0.1 / 1024}:0.1"
+PAPER_LAMBDAS = f"0,{0.001 / 1024}:0.001"
+
+PRESETS = {
+    "quick": Preset(
+        help="some minutes on two cores: one schedule, the embedded data",
+        dataset="fashion_mnist_small",
+        model="sbw16",
+        epochs=5,
+        batch_size=128,
+        schedules="cosine",
+        seeds="0",
+        best_seeds="1:4",
+        alphas={"adam": "0.001:0.016", "sgd": "0.0125:0.2"},
+        l2s={"adam": "0,0.0125:0.2", "sgd": "0,0.0125:0.2"},
+        weight_decays={"adam": "0,0.00625:0.1", "sgd": "0,0.00625:0.1"},
+    ),
+    "standard": Preset(
+        help="about half an hour on two cores: all schedules, wider and longer",
+        dataset="fashion_mnist_small",
+        model="sbw16",
+        epochs=10,
+        batch_size=128,
+        schedules="fixed,drop,cosine",
+        seeds="0",
+        best_seeds="1:4",
+        alphas={"adam": "0.0005:0.032", "sgd": "0.00625:0.4"},
+        l2s={"adam": "0,0.00625:0.4", "sgd": "0,0.003125:0.2"},
+        weight_decays={"adam": "0,0.003125:0.2", "sgd": "0,0.003125:0.2"},
+    ),
+    "paper": Preset(
+        help="the paper's own setting: weeks of one fast GPU",
+        dataset="cifar10",
+        model="shake_shake_26_2x64d",
+        epochs=100,
+        batch_size=128,
+        schedules="fixed,drop,cosine",
+        seeds="0",
+        best_seeds="",
+        alphas={"adam": PAPER_ALPHAS, "sgd": PAPER_ALPHAS},
+        l2s={"adam": PAPER_LAMBDAS, "sgd": PAPER_LAMBDAS},
+        weight_decays={"adam": PAPER_LAMBDAS, "sgd": PAPER_LAMBDAS},
+    ),
+}
+
+
+class Cell(NamedTuple):
+    """One training run. `form` is "both" at λ = 0, where the two forms are the same run."""
+
+    form: str
+    schedule: str
+    alpha: float
+    lam: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides the numbers of a sweep.
+
+    `l2s` are the λ of the coupled form, `weight_decays` those of the decoupled one. The whole grid
+    is run with each of `seeds`; the best cell of each form and schedule, chosen by the validation
+    error, is run again with `best_seeds`. `examples` keeps the first so many of every split.
+    """
+
+    alphas: tuple[float, ...]
+    l2s: tuple[float, ...]
+    weight_decays: tuple[float, ...]
+    optimizer: str = "adam"
+    schedules: tuple[str, ...] = ("cosine",)
+    coupling: str = "schedule"
+    dataset: str = "fashion_mnist_small"
+    data_dir: str | None = None
+    model: str = "sbw16"
+    epochs: int = 5
+    batch_size: int = 128
+    seeds: tuple[int, ...] = (0,)
+    best_seeds: tuple[int, ...] = ()
+    examples: int | None = None
+
+    def __post_init__(self):
+        for name in ("alphas", "l2s", "weight_decays", "seeds", "best_seeds"):
+            object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
+        self._check_names()
+        self._check_numbers()
+        repeated = tuple(s for s in self.best_seeds if s not in self.seeds)
+        object.__setattr__(self, "best_seeds", repeated)
+
+    def _check_names(self) -> None:
+        check_name("optimizer", self.optimizer, tuple(OPTIMIZERS))
+        check_name("coupling", self.coupling, COUPLINGS)
+        check_name("dataset", self.dataset, data.NAMES)
+        for schedule in self.schedules:
+            check_name("schedule", schedule, SCHEDULES)
+
+    def _check_numbers(self) -> None:
+        for name in ("alphas", "l2s", "weight_decays", "schedules", "seeds"):
+            if not getattr(self, name):
+                raise InputError(f"The grid is empty: {name} has no value.")
+        for name, least in (
+            ("alphas", "above"),
+            ("l2s", "at least"),
+            ("weight_decays", "at least"),
+        ):
+            for x in getattr(self, name):
+                if not math.isfinite(x) or x < 0 or (x == 0 and least == "above"):
+                    raise InputError(f"{name} must be {least} 0 and finite. Received: {x}")
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1. Received: {getattr(self, name)}")
+        if min(self.seeds + self.best_seeds) < 0:
+            raise InputError(f"Seeds must be at least 0. Received: {min(self.seeds)}")
+
+    def lambdas(self, form: str) -> tuple[float, ...]:
+        return self.l2s if form == "coupled" else self.weight_decays
+
+    def cells(self) -> list[Cell]:
+        """The whole grid in the order in which it is computed and written; no cell twice."""
+        grid = {
+            cell(form, schedule, alpha, lam, seed): None
+            for seed in self.seeds
+            for schedule in self.schedules
+            for form in OPTIMIZERS[self.optimizer]
+            for alpha in self.alphas
+            for lam in self.lambdas(form)
+        }
+        return list(grid)
+
+    def to_json(self) -> dict:
+        """Plain values; `from_json` of it equals the settings. Without `data_dir`: it moves."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "data_dir"}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_json(cls, values: dict) -> "Settings":
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def differences(self, other: "Settings") -> list[str]:
+        """ "name: self's value, not other's" for each field in which the two differ."""
+        ours, theirs = self.to_json(), other.to_json()
+        return [f"{k}: {ours[k]}, not {theirs[k]}" for k in ours if ours[k] != theirs[k]]
+
+
+def cell(form: str, schedule: str, alpha: float, lam: float, seed: int) -> Cell:
+    return Cell("both" if lam == 0 else form, schedule, alpha, lam, seed)
+
+
+def preset(name: str, optimizer: str, **given: object) -> Settings:
+    """The settings of `PRESETS[name]` for `optimizer`, save for what is `given` and not None."""
+    check_name("preset", name, tuple(PRESETS))
+    check_name("optimizer", optimizer, tuple(OPTIMIZERS))
+    chosen = PRESETS[name]
+    settings = Settings(
+        optimizer=optimizer,
+        dataset=chosen.dataset,
+        model=chosen.model,
+        epochs=chosen.epochs,
+        batch_size=chosen.batch_size,
+        schedules=tuple(chosen.schedules.split(",")),
+        seeds=integers("seeds", chosen.seeds),
+        best_seeds=integers("best_seeds", chosen.best_seeds),
+        alphas=rates("alphas", chosen.alphas[optimizer]),
+        l2s=rates("l2s", chosen.l2s[optimizer]),
+        weight_decays=rates("weight_decays", chosen.weight_decays[optimizer]),
+    )
+    return replace(settings, **{k: v for k, v in given.items() if v is not None})
+
+
+def rates(name: str, text: str) -> tuple[float, ...]:
+    """ "0,0.01:0.08" is (0, 0.01, 0.02, 0.04, 0.08): numbers, and ranges that go up by factor 2."""
+    values = []
+    for item in filter(None, (item.strip() for item in text.split(","))):
+        low, colon, high = item.partition(":")
+        low, high = _number(name, low), _number(name, high if colon else low)
+        if colon and not 0 < low <= high < math.inf:
+            raise InputError(f"A range of {name} must go up from above 0. Received: {item!r}")
+        doublings = int(math.log2(high / low) + 1e-9) if colon else 0
+        values += [low * 2**i for i in range(doublings + 1)]
+    return tuple(values)
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{name} must be numbers. Received: {text!r}") from None
+
+
+def integers(name: str, text: str) -> tuple[int, ...]:
+    """ "0,3:5" is (0, 3, 4, 5)."""
+    try:
+        pairs = [item.partition(":") for item in text.split(",") if item.strip()]
+        return tuple(i for a, _, b in pairs for i in range(int(a), int(b or a) + 1))
+    except ValueError:
+        raise InputError(f"{name} must be whole numbers. Received: {text!r}") from None
+
+
+def check_name(what: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise InputError(f"Unknown {what} {name!r}. Known: {', '.join(known)}.")

@@ -1,0 +1,117 @@
+"""Training and evaluation, an epoch at a time, each one compiled graph over data in memory."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_decoupled import schedules
+from tf_decoupled.experiments.data import Split, augment
+
+EVALUATION_BATCH = 1000
+DROPS = (0.3, 0.6, 0.8)
+
+
+def schedule(name: str, rate: float, steps: int) -> float | schedules.LearningRateSchedule:
+    """`rate`, as it changes over `steps` updates in the paper's schedules.
+
+    `fixed`: not at all. `drop`: by 10 after 30, 60 and 80 % of the updates. `cosine`: to 0.
+    """
+    if name == "fixed":
+        return rate
+    if name == "cosine":
+        return schedules.Cosine(rate, steps)
+    last = sorted({max(0, round(share * steps) - 1) for share in DROPS})
+    return schedules.PiecewiseConstant(last, [rate / 10**i for i in range(len(last) + 1)])
+
+
+def multipliers(name: str, steps: int) -> np.ndarray:
+    """η of every update, float32 [steps]: the schedule's value where the rate is 1."""
+    eta = schedule(name, 1.0, steps)
+    return eta(tf.range(steps)).numpy() if callable(eta) else np.full(steps, eta, np.float32)
+
+
+def order(seed: int, epoch: int, examples: int, batch_size: int) -> np.ndarray:
+    """The images of each batch of an epoch, int32 [steps, batch_size], decided by (seed, epoch).
+
+    A last batch that isn't full is left out; the images in it are others in each epoch.
+    """
+    shuffled = np.random.default_rng([seed, epoch]).permutation(examples)
+    steps = examples // batch_size
+    return shuffled[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
+
+
+class Loop:
+    """Trains `model` with `optimizer` on `train`, standardised images in memory.
+
+    `traces` counts how often the training graph was made.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        train: Split,
+        augmented: bool = False,
+    ):
+        self.model, self.optimizer, self.augmented = model, optimizer, augmented
+        self.images, self.labels = (tf.constant(part) for part in train)
+        self.traces = 0
+        self._epoch = tf.function(self._epoch)
+        optimizer.build(model.trainable_variables)
+
+    def step(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """One update from images [n, height, width, channels]: mean loss, and share of errors."""
+        with tf.GradientTape() as tape:
+            logits = self.model(images, training=True)
+            loss, error = loss_and_error(labels, logits)
+            loss, error = tf.reduce_mean(loss), tf.reduce_mean(error)
+        variables = self.model.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
+        return loss, error
+
+    def epoch(self, seed: int, epoch: int, batch_size: int) -> tuple[float, float]:
+        """One epoch in the order of (seed, epoch): mean loss and share of errors while training."""
+        batches = order(seed, epoch, len(self.labels), batch_size)
+        loss, error = self._epoch(tf.constant(batches), tf.constant([seed, epoch], tf.int32))
+        return float(loss), float(error)
+
+    def _epoch(self, batches: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        self.traces += 1
+        losses = errors = 0.0
+        for i in tf.range(len(batches)):
+            images = tf.gather(self.images, batches[i])
+            if self.augmented:
+                step = seed[1] * len(batches) + i
+                images = augment(images, tf.stack([seed[0], step]))
+            loss, error = self.step(images, tf.gather(self.labels, batches[i]))
+            losses, errors = losses + loss, errors + error
+        steps = tf.cast(len(batches), tf.float32)
+        return losses / steps, errors / steps
+
+
+class Evaluation:
+    """Mean loss and share of errors of `model` on a split of standardised images."""
+
+    def __init__(self, model: keras.Model, split: Split):
+        self.model = model
+        self.images, self.labels = (tf.constant(part) for part in split)
+        self._sums = tf.function(self._sums)
+
+    def __call__(self) -> tuple[float, float]:
+        loss, wrong = self._sums()
+        return float(loss) / len(self.labels), float(wrong) / len(self.labels)
+
+    def _sums(self) -> tuple[tf.Tensor, tf.Tensor]:
+        losses = errors = 0.0
+        for start in tf.range(0, len(self.labels), EVALUATION_BATCH):
+            labels = self.labels[start : start + EVALUATION_BATCH]
+            logits = self.model(self.images[start : start + EVALUATION_BATCH], training=False)
+            loss, error = loss_and_error(labels, logits)
+            losses, errors = losses + tf.reduce_sum(loss), errors + tf.reduce_sum(error)
+        return losses, errors
+
+
+def loss_and_error(labels: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cross-entropy, and 1 where the largest logit isn't the label's: float32 [n] each."""
+    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    return loss, tf.cast(tf.argmax(logits, -1) != labels, tf.float32)
