@@ -236,12 +236,3 @@ def test_gradients_that_do_not_fit_raise(grads, words):
 def test_variables_in_other_precisions_raise_instead_of_training_wrongly(dtype, error):
     with pytest.raises(error, match=f"must be float32.*'narrow' in {dtype}"):
         td.AdamW().build([keras.Variable([1.0], dtype=dtype, name="narrow")])
-
-
-def test_several_replicas_raise_until_they_are_right():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
-        (v,), optimizer = variables([(2,)]), td.AdamW()
-        optimizer.build([v])
-    with pytest.raises(NotImplementedError, match="Received: 2 replicas"):
-        strategy.run(lambda: optimizer.apply([tf.ones(2)], [v]))

@@ -126,23 +126,32 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
         if not indexes:
             return
         # accumulate: gradient_accumulation_steps
-        grads = replicas.all_reduce(grads)
-        # finite check over all replicas: skip_nonfinite, loss_scale="dynamic"
-        self.update_cells(indexes, grads, self.hyperparameters_at(self.iterations))
-        for cell in (self.cells[i] for i in indexes):
+        reduced = replicas.all_reduce(grads)
+        replicas.once(lambda grads: self._update(indexes, grads), reduced)
+
+    def _update(self, indexes: tuple[int, ...], grads: list[tf.Tensor]) -> None:
+        """One update from reduced gradients, for all replicas: every device does the same."""
+        h = self.hyperparameters_at(self.iterations)
+        cells = [self.cells[i] for i in indexes]
+        for replica, variable in enumerate(replicas.components(tf_variable(cells[0].variable))):
+            with tf.device(variable.device):
+                local = [replicas.component(g, replica) for g in grads]
+                self.update_cells(indexes, replica, local, h)
+        for cell in cells:
             constraint = getattr(cell.variable, "constraint", None)
             if constraint is not None:
                 cell.variable.assign(constraint(cell.variable))
         # averages: use_ema
         self.iterations.assign_add(1)
 
-    def _update_cells(self, indexes: tuple[int, ...], grads: list[tf.Tensor], h: dict) -> None:
+    def _update_cells(self, indexes: tuple[int, ...], replica: int, grads: list, h: dict) -> None:
         """Unscales and clips the gradients, and steps each variable: one XLA computation."""
         shared = namespace(h)
         if shared.loss_scale_factor is not None:
             grads = [g / shared.loss_scale_factor for g in grads]
         grads = transforms.clip(grads, shared)
         for cell, g in zip((self.cells[i] for i in indexes), grads, strict=True):
+            cell = cell.on(lambda variable: replicas.component(variable, replica))
             p, s = cell.read()
             cell.write(*self.step(p, g, s, namespace(self.hyperparameters_of(cell, h))))
 
@@ -196,7 +205,7 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
                 f"{len(grads)} gradients for {len(variables)} variables"
             )
         if variables and not (self.built and all(v in self.cells for v in variables)):
-            self.build(variables)
+            replicas.once(lambda _: self.build(variables), [])
         return variables
 
     # Building and state.
@@ -253,7 +262,8 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
                 name=f"{prefix}_{name.replace('/', '_')}",
             )
 
-        cell.add_slots(self.init(tf_variable(variable)), make)
+        with replicas.beside(tf_variable(variable)):
+            cell.add_slots(self.init(tf_variable(variable)), make)
         setattr(self.slots, cell.path, cell.stored)
 
     def named_variables(self) -> dict[str, Any]:

@@ -1,10 +1,17 @@
 """The only file that knows replicas and compilation."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+
+UNTRIED = (
+    tf.distribute.TPUStrategy,
+    tf.distribute.ParameterServerStrategy,
+    tf.distribute.experimental.CentralStorageStrategy,
+)
 
 
 @functools.cache
@@ -40,11 +47,43 @@ def compiled(function: Callable[..., None], jit_compile: bool | str) -> Callable
 
 
 def all_reduce(grads: list[tf.Tensor]) -> list[tf.Tensor]:
-    """The gradients summed over all replicas."""
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if replicas > 1:
+    """The gradients summed over all replicas, in one batch; as they are outside of replicas."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return grads
+    local = [tf.identity(g) for g in grads]  # on the replica's device, also what was an argument
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, local)
+
+
+def once(function: Callable[[list[tf.Tensor]], None], tensors: list[tf.Tensor]) -> None:
+    """Calls `function` once for all replicas, outside of their contexts, on all their tensors."""
+    context, strategy = tf.distribute.get_replica_context(), tf.distribute.get_strategy()
+    if isinstance(strategy, UNTRIED):
         raise NotImplementedError(
-            "Training on several replicas is not implemented yet. Use one device, or a "
-            f"tf.keras.optimizers class, meanwhile. Received: {replicas} replicas in sync"
+            "Only strategies that mirror variables, and one device, are supported yet. "
+            f"Received: {type(strategy).__name__}"
         )
-    return grads
+    if context is None or not tf.distribute.has_strategy():
+        function(tensors)
+    else:
+        context.merge_call(lambda strategy, values: function(values), args=(tensors,))
+
+
+def components(value: Any) -> tuple[Any, ...]:
+    """The parts of a variable or tensor, one per device of this process; often just itself."""
+    return tf.distribute.get_strategy().experimental_local_results(value)
+
+
+def component(value: Any, replica: int) -> Any:
+    """The part of one device; what has no parts is the same for all."""
+    parts = components(value)
+    return parts[replica] if len(parts) > 1 else parts[0]
+
+
+def beside(variable: tf.Variable) -> Any:
+    """A scope in which new variables get the devices and replicas of `variable`."""
+    strategy = getattr(variable, "distribute_strategy", None) or tf.distribute.get_strategy()
+    scope = contextlib.ExitStack()
+    scope.enter_context(strategy.scope())
+    scope.enter_context(strategy.extended.colocate_vars_with(variable))
+    return scope

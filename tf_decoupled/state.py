@@ -51,6 +51,13 @@ class Cell:
         self.slots = dict(flatten(slots))
         self.stored = {name: make(name, slot) for name, slot in self.slots.items()}
 
+    def on(self, component: Callable[[tf.Variable], tf.Variable]) -> "Cell":
+        """The same cell with the components of its variables on one device."""
+        cell = Cell(component(tf_variable(self.variable)), self.path, self.decays, self.reason)
+        cell.slots = self.slots
+        cell.stored = {name: component(tf_variable(v)) for name, v in self.stored.items()}
+        return cell
+
     def read(self) -> tuple[tf.Tensor, SimpleNamespace]:
         """The variable's value, and the slots' values by name."""
         p = tf.convert_to_tensor(tf_variable(self.variable))

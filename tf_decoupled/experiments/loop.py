@@ -56,7 +56,7 @@ class Loop:
         self.model, self.optimizer, self.augmented = model, optimizer, augmented
         self.images, self.labels = (tf.constant(part) for part in train)
         self.traces = 0
-        self._epoch = tf.function(self._epoch)
+        self._epoch = tf.function(self._epoch, autograph=False)
         optimizer.build(model.trainable_variables)
 
     def step(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -77,16 +77,17 @@ class Loop:
 
     def _epoch(self, batches: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         self.traces += 1
-        losses = errors = 0.0
-        for i in tf.range(len(batches)):
+        steps = tf.shape(batches)[0]
+
+        def one(i, losses, errors):
             images = tf.gather(self.images, batches[i])
             if self.augmented:
-                step = seed[1] * len(batches) + i
-                images = augment(images, tf.stack([seed[0], step]))
+                images = augment(images, tf.stack([seed[0], seed[1] * steps + i]))
             loss, error = self.step(images, tf.gather(self.labels, batches[i]))
-            losses, errors = losses + loss, errors + error
-        steps = tf.cast(len(batches), tf.float32)
-        return losses / steps, errors / steps
+            return i + 1, losses + loss, errors + error
+
+        _, losses, errors = tf.while_loop(lambda i, *_: i < steps, one, (0, 0.0, 0.0))
+        return losses / tf.cast(steps, tf.float32), errors / tf.cast(steps, tf.float32)
 
 
 class Evaluation:
@@ -95,19 +96,23 @@ class Evaluation:
     def __init__(self, model: keras.Model, split: Split):
         self.model = model
         self.images, self.labels = (tf.constant(part) for part in split)
-        self._sums = tf.function(self._sums)
+        self._sums = tf.function(self._sums, autograph=False)
 
     def __call__(self) -> tuple[float, float]:
         loss, wrong = self._sums()
         return float(loss) / len(self.labels), float(wrong) / len(self.labels)
 
     def _sums(self) -> tuple[tf.Tensor, tf.Tensor]:
-        losses = errors = 0.0
-        for start in tf.range(0, len(self.labels), EVALUATION_BATCH):
+        examples = len(self.labels)
+
+        def one(start, losses, errors):
             labels = self.labels[start : start + EVALUATION_BATCH]
             logits = self.model(self.images[start : start + EVALUATION_BATCH], training=False)
             loss, error = loss_and_error(labels, logits)
             losses, errors = losses + tf.reduce_sum(loss), errors + tf.reduce_sum(error)
+            return start + EVALUATION_BATCH, losses, errors
+
+        _, losses, errors = tf.while_loop(lambda start, *_: start < examples, one, (0, 0.0, 0.0))
         return losses, errors
 
 
