@@ -9,8 +9,19 @@ def ema(average: tf.Tensor, x: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
 
 
 def one_minus_power(beta: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
-    """1 − βᵗ, as −expm1(t log1p(β − 1)): float32 loses four digits of 1 − 0.999 otherwise."""
-    return -tf.math.expm1(t * tf.math.log1p(beta - 1))
+    """1 − βᵗ, as −expm1(t log1p(β − 1)): float32 loses four digits of 1 − 0.999 otherwise.
+
+    A graph computes it once for all variables: XLA would compile every repetition.
+    """
+    if tf.executing_eagerly():
+        return -tf.math.expm1(t * tf.math.log1p(beta - 1))
+    known = tf.compat.v1.get_default_graph().get_collection_ref("one_minus_power")
+    for known_beta, known_t, result in known:
+        if known_beta is beta and known_t is t:
+            return result
+    result = -tf.math.expm1(t * tf.math.log1p(beta - 1))
+    known.append((beta, t, result))
+    return result
 
 
 def debias(average: tf.Tensor, beta: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
