@@ -95,6 +95,15 @@ def run(optimizer, trainable, grads, graph=False, **function):
     return [v.numpy() for v in trainable]
 
 
+@functools.cache
+def mirrored():
+    """Two replicas on two logical CPUs; one strategy for all tests of a process.
+
+    TensorFlow tells the collectives of two such strategies apart badly.
+    """
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
 def state_of(optimizer):
     """The slots, without hyperparameters."""
     return {name: v for name, v in optimizer.get_state().items() if ":" in name}

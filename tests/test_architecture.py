@@ -18,14 +18,17 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 MAY_IMPORT = {
     "math": set(),
-    "state": set(),
+    "precision": set(),
+    "state": {"precision"},
     "masks": set(),
     "replicas": set(),
     "schedules": set(),
     "hyperparameters": set(),
     "transforms": {"math"},
     "decay": {"schedules"},
-    "optimizer": {"state", "decay", "masks", "transforms", "replicas", "hyperparameters"},
+    "optimizer": {
+        *("state", "decay", "masks", "transforms", "replicas", "hyperparameters", "precision")
+    },
     "optimizers": {"optimizer", "state", "math", "schedules", "hyperparameters"},
     "wrappers": {"optimizer", "state", "math", "decay", "masks", "hyperparameters"},
 }

@@ -132,11 +132,14 @@ BAD = [
     (dict(use_ema=True), NotImplementedError, "`use_ema` is not implemented yet"),
     (dict(ema_momentum=0.5), NotImplementedError, "`ema_momentum` is not"),
     (dict(ema_overwrite_frequency=3), NotImplementedError, "`ema_overwrite_frequency` is not"),
-    (dict(gradient_accumulation_steps=2), NotImplementedError, "`gradient_accumulation_steps`"),
+    (
+        dict(gradient_accumulation_steps=2.5),
+        ValueError,
+        "`gradient_accumulation_steps` must be an int",
+    ),
     (dict(gradient_transforms=(abs,)), NotImplementedError, "`gradient_transforms` is not"),
-    (dict(skip_nonfinite=True), NotImplementedError, "`skip_nonfinite` is not"),
     (dict(state_dtype="int8"), NotImplementedError, "`state_dtype` is not"),
-    (dict(low_precision="stochastic"), NotImplementedError, "`low_precision` is not"),
+    (dict(low_precision="half"), ValueError, '`low_precision` must be "master"'),
     (dict(sparse="lazy"), NotImplementedError, "`sparse` is not"),
 ]
 

@@ -1,22 +1,14 @@
 """Replicas give the weights of one device, whatever the clip, the context and the build."""
 
-import functools
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import CASES, gradients, run, small_data, variables
+from cases import CASES, gradients, mirrored, run, small_data, variables
 
 import tf_decoupled as td
 
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-
-
-@functools.cache
-def mirrored():
-    """One for all tests: TensorFlow tells the collectives of two such strategies apart badly."""
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 def train(strategy, make, grads, built_before, made_inside=True):

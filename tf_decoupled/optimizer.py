@@ -6,35 +6,44 @@ brackets is one function, compiled by XLA.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_decoupled import decay, masks, replicas, transforms
+from tf_decoupled import decay, masks, precision, replicas, transforms
 from tf_decoupled.hyperparameters import (
     Declared,
     Positive,
     Scalar,
+    Steps,
     is_variable,
     namespace,
     resolve,
     serialize,
 )
-from tf_decoupled.state import Cell, Cells, Layout, Mismatch, Slot, Slots, aligned, tf_variable
+from tf_decoupled.state import (
+    Cell,
+    Cells,
+    Layout,
+    Mismatch,
+    Slot,
+    Slots,
+    aligned,
+    copy,
+    tf_variable,
+    zeros,
+)
 
 # Arguments whose concern is not built yet: anything but the default raises, nothing is ignored.
 PLANNED = (
     "use_ema",
     "ema_momentum",
     "ema_overwrite_frequency",
-    "gradient_accumulation_steps",
     "gradient_transforms",
-    "skip_nonfinite",
     "state_dtype",
-    "low_precision",
     "sparse",
 )
 
@@ -58,6 +67,12 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
             or a list of regular expressions on `variable.path` to leave out.
         clipnorm, clipvalue, global_clipnorm: at most one; see `transforms.clip`.
         loss_scale_factor: `scale_loss` multiplies the loss by it, the step divides gradients.
+        gradient_accumulation_steps: k; gradients are averaged over k calls of `apply`, then there
+            is one update. `flush_accumulated` updates with a group that isn't full.
+        skip_nonfinite: a step with a NaN or inf in any gradient, on any replica, changes nothing
+            and is counted in `skipped_steps`.
+        low_precision: for bfloat16 and float16 variables, "master" (a float32 copy each, 4 bytes
+            per parameter) or "stochastic" (unbiased random rounding, no memory).
         jit_compile: XLA for the update step itself: "auto" (where the host can), True, False.
 
     Numbers are live: assigning `opt.weight_decay = 0.02` acts at the next step without a new
@@ -75,7 +90,7 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
     use_ema: bool = False
     ema_momentum: float = 0.99
     ema_overwrite_frequency: int | None = None
-    gradient_accumulation_steps: int | None = None
+    gradient_accumulation_steps: Steps = None
     loss_scale_factor: Positive = None
     gradient_transforms: tuple = ()
     skip_nonfinite: bool = False
@@ -92,15 +107,25 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
         given = dict(arguments.arguments)
         # Keras makes no variable of its own for a callable rate; ours is made like all the others.
         super().__init__(learning_rate=lambda: self.learning_rate, name=given.pop("name"))
+        self.updates = super().iterations  # Keras's own divides it when gradients accumulate
         given = self.interpret(given)
         self.given = tf.Module(name="given")
         for name, value in given.items():
             setattr(self.given, name, self.declared[name].bind(value, self))
         self.slots = tf.Module(name="slots")
         self.cells = Cells()
+        self.skipped_steps = _counter("skipped_steps") if self.skip_nonfinite else 0
+        accumulates = self.gradient_accumulation_steps is not None
+        self.micro_steps = _counter("micro_steps") if accumulates else 0
+        self.accumulate_cells = replicas.compiled(self._accumulate_cells, self.jit_compile)
         self.layout = Layout(lambda: self.named_variables() if self.built else ())
         self.pending: Mapping[str, np.ndarray] | None = None
         self.update_cells = replicas.compiled(self._update_cells, self.jit_compile)
+
+    @property
+    def iterations(self) -> keras.Variable:
+        """The updates done: neither micro-steps of an accumulation nor skipped steps count."""
+        return self.updates if "updates" in vars(self) else super().iterations
 
     # The rule: what a subclass writes.
 
@@ -125,35 +150,82 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
         indexes, grads = self._pair(list(grads), trainable_variables)
         if not indexes:
             return
-        # accumulate: gradient_accumulation_steps
-        reduced = replicas.all_reduce(grads)
-        replicas.once(lambda grads: self._update(indexes, grads), reduced)
+        follow = self._update if self.gradient_accumulation_steps is None else self._accumulate
+        replicas.once(lambda grads: follow(indexes, grads), replicas.all_reduce(grads))
 
-    def _update(self, indexes: tuple[int, ...], grads: list[tf.Tensor]) -> None:
-        """One update from reduced gradients, for all replicas: every device does the same."""
-        h = self.hyperparameters_at(self.iterations)
-        cells = [self.cells[i] for i in indexes]
-        for replica, variable in enumerate(replicas.components(tf_variable(cells[0].variable))):
+    def _accumulate(self, indexes: tuple[int, ...], grads: list[tf.Tensor]) -> None:
+        """Adds up reduced gradients, and updates with their mean at the last micro-step."""
+        for replica in self._devices():
+            local = [replicas.component(g, replica) for g in grads]
+            self.accumulate_cells(indexes, replica, local)
+        self.micro_steps.assign_add(1)
+        k = self.hyperparameters_at(self.iterations)["gradient_accumulation_steps"]
+        tf.cond(tf_variable(self.micro_steps) >= k, self._flush, lambda: tf.constant(0))
+
+    def _accumulate_cells(self, indexes: tuple[int, ...], replica: int, grads: list) -> None:
+        for i, g in zip(indexes, grads, strict=True):
+            self.cells[i].on(replicas.on(replica)).accumulate(g)
+
+    def flush_accumulated(self) -> None:
+        """Updates with the mean of a group that isn't full, as at the end of the data."""
+        if self.built and self.gradient_accumulation_steps is not None:
+            begun = tf_variable(self.micro_steps) > 0
+            replicas.once(lambda _: tf.cond(begun, self._flush, lambda: tf.constant(0)), [])
+
+    def _flush(self) -> tf.Tensor:
+        filled = [
+            i for i, c in enumerate(self.cells) if tf_variable(c.variable).shape.num_elements()
+        ]
+        self._update(tuple(filled), None)
+        self.micro_steps.assign(0)
+        return tf.constant(0)
+
+    def _devices(self) -> Iterator[int]:
+        """The replicas of this process, each while its device is the current one."""
+        for replica, variable in enumerate(
+            replicas.components(tf_variable(self.cells[0].variable))
+        ):
             with tf.device(variable.device):
-                local = [replicas.component(g, replica) for g in grads]
-                self.update_cells(indexes, replica, local, h)
-        for cell in cells:
+                yield replica
+
+    def _update(self, indexes: tuple[int, ...], grads: list[tf.Tensor] | None) -> None:
+        """One update from reduced or from accumulated gradients: each device does the same."""
+        h = self.hyperparameters_at(self.iterations)
+        if grads is None:
+            h["micro_steps"] = tf.cast(tf_variable(self.micro_steps), tf.float32)
+        for replica in self._devices():
+            local = None if grads is None else [replicas.component(g, replica) for g in grads]
+            accept = self.update_cells(indexes, replica, local, h)
+        for cell in (self.cells[i] for i in indexes):
             constraint = getattr(cell.variable, "constraint", None)
             if constraint is not None:
                 cell.variable.assign(constraint(cell.variable))
         # averages: use_ema
-        self.iterations.assign_add(1)
+        self.iterations.assign_add(tf.cast(accept, tf.int64))
+        if self.skip_nonfinite:
+            self.skipped_steps.assign_add(tf.cast(~accept, tf.int64))
 
-    def _update_cells(self, indexes: tuple[int, ...], replica: int, grads: list, h: dict) -> None:
-        """Unscales and clips the gradients, and steps each variable: one XLA computation."""
-        shared = namespace(h)
+    def _update_cells(
+        self, indexes: tuple[int, ...], replica: int, grads: list, h: dict
+    ) -> tf.Tensor:
+        """Unscales and clips the gradients, and steps each variable: one XLA computation.
+
+        Returns whether the step was taken: always, unless `skip_nonfinite` found a reason not to.
+        """
+        shared, present = namespace(h), [True] * len(indexes)
+        cells = [self.cells[i].on(replicas.on(replica)) for i in indexes]
+        if grads is None:
+            sums, present = zip(*(cell.accumulated() for cell in cells), strict=True)
+            grads = [total / shared.micro_steps for total in sums]
         if shared.loss_scale_factor is not None:
             grads = [g / shared.loss_scale_factor for g in grads]
+        accept = transforms.all_finite(grads) if self.skip_nonfinite else True
         grads = transforms.clip(grads, shared)
-        for cell, g in zip((self.cells[i] for i in indexes), grads, strict=True):
-            cell = cell.on(lambda variable: replicas.component(variable, replica))
+        for i, cell, g, here in zip(indexes, cells, grads, present, strict=True):
             p, s = cell.read()
-            cell.write(*self.step(p, g, s, namespace(self.hyperparameters_of(cell, h))))
+            p, slots = self.step(p, g, s, namespace(self.hyperparameters_of(cell, h)))
+            cell.write(p, slots, seed=tf.stack([shared.step, i]), accept=_both(accept, here))
+        return tf.constant(True) if accept is True else accept
 
     def hyperparameters_at(self, step: Any) -> dict[str, Any]:
         """Every hyperparameter after `step` updates: schedules resolved, and t, step, decay."""
@@ -226,6 +298,7 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
                 f"Received: jit_compile={given['jit_compile']!r}"
             )
         transforms.check_clip(given)
+        precision.check_mode(given["low_precision"])
         return decay.interpret(given) | {"decay_mask": masks.as_mask(given["decay_mask"])}
 
     def innermost(self) -> "Optimizer":
@@ -263,12 +336,23 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
             )
 
         with replicas.beside(tf_variable(variable)):
-            cell.add_slots(self.init(tf_variable(variable)), make)
+            cell.add_slots(self.init(tf_variable(variable)), self._kept(variable), make)
         setattr(self.slots, cell.path, cell.stored)
+
+    def _kept(self, variable: Any) -> Slots:
+        """What the engine keeps beside the rule's slots."""
+        kept = {}
+        if self.low_precision == "master" and variable.dtype in precision.LOW:
+            kept["master"] = copy(variable)
+        if self.gradient_accumulation_steps is not None:
+            kept |= {"gradient_sum": zeros(variable), "gradient_count": zeros(variable, ())}
+        return kept
 
     def named_variables(self) -> dict[str, Any]:
         """Everything that makes up the state, by name: "iterations", "learning_rate", "path:m"."""
-        named = {"iterations": self.iterations} | self.hyperparameter_variables()
+        names = ("iterations", "skipped_steps", "micro_steps")
+        named = {name: getattr(self, name) for name in names if is_variable(getattr(self, name))}
+        named |= self.hyperparameter_variables()
         return named | {f"{c.path}:{name}": v for c in self.cells for name, v in c.stored.items()}
 
     def hyperparameter_variables(self) -> dict[str, Any]:
@@ -306,7 +390,9 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
 
     def reset_state(self) -> None:
         """Puts slots and `iterations` back to their start; hyperparameters stay as they are."""
-        self.iterations.assign(0)
+        for counter in (self.iterations, self.skipped_steps, self.micro_steps):
+            if is_variable(counter):
+                counter.assign(0)
         for cell in self.cells:
             cell.reset()
 
@@ -367,6 +453,19 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
         return masks.DecayReport(rows, float(self.weight_decay), self.decay_coupling)
 
 
+def _both(left: Any, right: Any) -> Any:
+    """left and right, None where both are True without asking."""
+    if left is True or right is True:
+        return None if left is right else (right if left is True else left)
+    return left & right
+
+
+def _counter(name: str) -> keras.Variable:
+    return keras.Variable(
+        0, dtype="int64", trainable=False, aggregation="only_first_replica", name=name
+    )
+
+
 def _dense(g: Any, cell: Cell) -> tf.Tensor:
     """The gradient as a float32 tensor of the variable's shape; repeated sparse rows are summed."""
     shape = cell.variable.shape
@@ -384,15 +483,10 @@ def _dense(g: Any, cell: Cell) -> tf.Tensor:
 def _check(variable: Any) -> None:
     """Raises for variables that the engine can't update rightly."""
     dtype, path = tf.as_dtype(variable.dtype), masks.path_of(variable)
-    if dtype in (tf.bfloat16, tf.float16):
-        raise NotImplementedError(
-            "`low_precision` is not implemented yet: variables must be float32 (a mixed_bfloat16 "
-            f"policy keeps them so). Received: {path!r} in {dtype.name}"
-        )
-    if dtype != tf.float32:
+    if dtype != tf.float32 and dtype not in precision.LOW:
         raise TypeError(
-            "Variables must be float32, in which all the mathematics is done. "
-            f"Received: {path!r} in {dtype.name}"
+            "Variables must be float32, in which all the mathematics is done, or bfloat16 or "
+            f"float16. Received: {path!r} in {dtype.name}"
         )
     if getattr(variable, "overwrite_with_gradient", False):
         raise NotImplementedError(

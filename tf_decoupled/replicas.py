@@ -80,6 +80,11 @@ def component(value: Any, replica: int) -> Any:
     return parts[replica] if len(parts) > 1 else parts[0]
 
 
+def on(replica: int) -> Callable[[Any], Any]:
+    """`component` for one replica."""
+    return lambda value: component(value, replica)
+
+
 def beside(variable: tf.Variable) -> Any:
     """A scope in which new variables get the devices and replicas of `variable`."""
     strategy = getattr(variable, "distribute_strategy", None) or tf.distribute.get_strategy()

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tf_decoupled import precision
+
 Slots = Mapping[str, Any]  # name to Slot (to value, once read), or to the Slots of an inner rule
 
 
@@ -39,50 +41,82 @@ def copy(p: tf.Variable) -> Slot:
 
 
 class Cell:
-    """A model variable, the slots beside it, whether it decays and why."""
+    """A model variable, the slots beside it, whether it decays and why.
+
+    `slots` are the rule's; `kept` is what the engine keeps beside them: "master", the variable in
+    float32; "gradient_sum" and "gradient_count" of an accumulation.
+    """
 
     def __init__(self, variable: Any, path: str, decays: bool, reason: str):
         self.variable, self.path, self.decays, self.reason = variable, path, decays, reason
         self.slots: dict[str, Slot] = {}
+        self.kept: dict[str, Slot] = {}
         self.stored: dict[str, Any] = {}
 
-    def add_slots(self, slots: Slots, make: Callable[[str, Slot], Any]) -> None:
-        """Stores each declared slot in the variable that `make(name, slot)` returns."""
-        self.slots = dict(flatten(slots))
-        self.stored = {name: make(name, slot) for name, slot in self.slots.items()}
+    def add_slots(self, slots: Slots, kept: Slots, make: Callable[[str, Slot], Any]) -> None:
+        """Stores each slot in the variable that `make(name, slot)` returns."""
+        self.slots, self.kept = dict(flatten(slots)), dict(kept)
+        both = {**self.slots, **self.kept}
+        self.stored = {name: make(name, slot) for name, slot in both.items()}
 
     def on(self, component: Callable[[tf.Variable], tf.Variable]) -> "Cell":
         """The same cell with the components of its variables on one device."""
         cell = Cell(component(tf_variable(self.variable)), self.path, self.decays, self.reason)
-        cell.slots = self.slots
+        cell.slots, cell.kept = self.slots, self.kept
         cell.stored = {name: component(tf_variable(v)) for name, v in self.stored.items()}
         return cell
 
     def read(self) -> tuple[tf.Tensor, SimpleNamespace]:
-        """The variable's value, and the slots' values by name."""
-        p = tf.convert_to_tensor(tf_variable(self.variable))
-        values = {name: tf.convert_to_tensor(tf_variable(v)) for name, v in self.stored.items()}
+        """The variable's value in float32, and the slots' values by name."""
+        value, stored = tf.convert_to_tensor(tf_variable(self.variable)), self.stored
+        p = tf.cast(value, tf.float32)
+        if "master" in self.kept:
+            p = precision.recall(value, tf.convert_to_tensor(stored["master"]))
+        values = {name: tf.convert_to_tensor(stored[name]) for name in self.slots}
         for name, slot in self.slots.items():
             if slot.initial != slot.initial:
                 values[name] = tf.where(tf.math.is_nan(values[name]), p, values[name])
         return p, nest(values)
 
-    def write(self, p: tf.Tensor, slots: Slots) -> None:
-        """Assigns the variable and every slot."""
+    def write(self, p: tf.Tensor, slots: Slots, seed: tf.Tensor, accept: Any = None) -> None:
+        """Assigns the variable and every slot; where `accept` is false, what they hold already."""
         values = dict(flatten(slots))
         if values.keys() != self.slots.keys():
             raise ValueError(
                 "A rule must return the slots that its `init` declares, all of them and no others. "
                 f"Declared: {sorted(self.slots)}. Received: {sorted(values)}"
             )
-        tf_variable(self.variable).assign(p)
+        if "master" in self.kept:
+            values["master"] = p
+        elif self.variable.dtype in precision.LOW:
+            p = precision.round_stochastically(p, self.variable.dtype, seed)
+        _assign(tf_variable(self.variable), p, accept)
         for name, value in values.items():
-            tf_variable(self.stored[name]).assign(value)
+            _assign(tf_variable(self.stored[name]), value, accept)
+
+    def accumulate(self, g: tf.Tensor) -> None:
+        """Adds a gradient to those of the micro-steps before."""
+        tf_variable(self.stored["gradient_sum"]).assign_add(g)
+        tf_variable(self.stored["gradient_count"]).assign_add(1.0)
+
+    def accumulated(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """The sum of the gradients, and whether there were any; both start anew."""
+        total, count = (self.stored[name] for name in ("gradient_sum", "gradient_count"))
+        result = tf.identity(total), tf_variable(count) > 0.0
+        with tf.control_dependencies(result):
+            for variable in (total, count):
+                tf_variable(variable).assign(tf.zeros(variable.shape))
+        return result
 
     def reset(self) -> None:
         """Puts every slot back to what it started with."""
-        for name, slot in self.slots.items():
+        for name, slot in {**self.slots, **self.kept}.items():
             self.stored[name].assign(tf.fill(slot.shape, slot.initial))
+
+
+def _assign(variable: tf.Variable, value: tf.Tensor, accept: Any) -> None:
+    value = tf.cast(value, variable.dtype)
+    variable.assign(value if accept is None else tf.where(accept, value, variable))
 
 
 class Cells:

@@ -25,6 +25,11 @@ def clip(grads: list[tf.Tensor], h: SimpleNamespace) -> list[tf.Tensor]:
     return grads
 
 
+def all_finite(grads: list[tf.Tensor]) -> tf.Tensor:
+    """Whether no gradient has a NaN or inf anywhere: a boolean scalar."""
+    return tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in grads])
+
+
 def shrink(length: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
     """min(1, limit / length), and NaN where the length isn't finite."""
     return tf.where(length > limit, limit / length, 1.0) + 0 * length

@@ -1,0 +1,113 @@
+"""bfloat16 and float16 variables train as float32 ones do."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from cases import CASES, gradients, run
+
+import tf_decoupled as td
+from tf_decoupled.precision import round_stochastically
+
+every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def narrow(dtype, shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        keras.Variable(rng.normal(size=s).astype("float32"), dtype=dtype, name=f"v{i}")
+        for i, s in enumerate(shapes)
+    ]
+
+
+def regression_loss(dtype, steps=1000, **options):
+    """The loss of a linear model with weights of `dtype` after AdamW steps at rate 1e-3."""
+    rng = np.random.default_rng(7)
+    x = tf.constant(rng.normal(size=(512, 16)), tf.float32)
+    truth = tf.constant(rng.normal(size=16) * 0.3, tf.float32)
+    y = tf.linalg.matvec(x, truth) + tf.constant(rng.normal(size=512) * 0.5, tf.float32)
+    w = keras.Variable(np.full(16, 0.1, "float32"), dtype=dtype, name="w")
+    optimizer = td.AdamW(1e-3, **options)
+    optimizer.build([w])
+
+    def loss(weights):
+        return tf.reduce_mean((tf.linalg.matvec(x, tf.cast(weights, tf.float32)) - y) ** 2)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            value = loss(w.value)
+        optimizer.apply([tape.gradient(value, w.value)], [w])
+
+    for _ in range(steps):
+        step()
+    return float(loss(w.value))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("mode", ["master", "stochastic"])
+def test_a_thousand_steps_end_within_a_hundredth_of_float32(dtype, mode):
+    wide = regression_loss("float32")
+    assert regression_loss("float32", steps=1) > 3 * wide, "nothing was learned to compare"
+    np.testing.assert_allclose(regression_loss(dtype, low_precision=mode), wide, rtol=0.01)
+
+
+@every
+def test_the_master_is_the_float32_variable_bit_for_bit(case):
+    shapes, grads = [(3, 4), (5,)], gradients([(3, 4), (5,)], steps=5)
+    low = narrow("bfloat16", shapes)
+    wide = [keras.Variable(tf.cast(v.value, tf.float32), name=v.name) for v in low]
+    optimizer = case.make(weight_decay=0.1)
+    run(optimizer, low, grads, graph=True)
+    expected = run(case.make(weight_decay=0.1), wide, grads, graph=True)
+    for v, e in zip(low, expected, strict=True):
+        np.testing.assert_array_equal(v.numpy(), tf.cast(e, tf.bfloat16).numpy())
+        master = optimizer.get_state()[f"{v.name}:master"]
+        np.testing.assert_allclose(master, e, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("mode", ["master", "stochastic"])
+def test_slots_are_float32_and_a_value_assigned_between_steps_is_respected(mode):
+    (v,), zero = narrow("bfloat16", [(3,)]), [[np.zeros(3, "float32")]]
+    optimizer = td.AdamW(1e-3, low_precision=mode)
+    run(optimizer, [v], zero)
+    assert {value.dtype.name for name, value in optimizer.get_state().items() if ":" in name} == {
+        "float32"
+    }
+    v.assign([1.0, 2.0, 3.0])
+    run(optimizer, [v], zero)
+    np.testing.assert_allclose(tf.cast(v.value, tf.float32), [1.0, 2.0, 3.0], rtol=0.01)
+
+
+@pytest.mark.parametrize("dtype,step", [("bfloat16", 2.0**-7), ("float16", 2.0**-10)])
+def test_stochastic_rounding_takes_a_neighbour_and_is_right_on_average(dtype, step):
+    for value in (1.0 + 0.3 * step, -1.0 - 0.3 * step):
+        x = tf.fill([20_000], tf.constant(value, tf.float32))
+        rounded = tf.cast(
+            round_stochastically(x, tf.as_dtype(dtype), tf.constant([1, 2])), tf.float32
+        )
+        assert set(np.unique(rounded)) == {np.sign(value), np.sign(value) * (1 + step)}
+        np.testing.assert_allclose(np.mean(rounded), value, atol=0.02 * step)
+
+
+def test_stochastic_rounding_keeps_exact_values_tiny_ones_and_what_is_not_finite():
+    special = tf.constant([0.0, 1.0, -2.5, np.inf, -np.inf, np.nan])
+    for dtype in (tf.bfloat16, tf.float16):
+        rounded = tf.cast(round_stochastically(special, dtype, tf.constant([0, 0])), tf.float32)
+        np.testing.assert_array_equal(rounded, special)
+    tiny = tf.fill([20_000], tf.constant(0.25 * 2.0**-24))
+    rounded = tf.cast(round_stochastically(tiny, tf.float16, tf.constant([0, 1])), tf.float32)
+    np.testing.assert_allclose(np.mean(rounded), 0.25 * 2.0**-24, rtol=0.05)
+
+
+def test_stochastic_rounding_resumes_bit_for_bit():
+    grads, make = gradients([(4,)], steps=6), lambda: td.AdamW(1e-2, low_precision="stochastic")
+    (whole,), (part,), (rest,) = (narrow("bfloat16", [(4,)]) for _ in range(3))
+    run(make(), [whole], grads, graph=True)
+    first, second = make(), make()
+    run(first, [part], grads[:3], graph=True)
+    second.build([rest])
+    second.set_state(first.get_state())
+    rest.assign(part)
+    run(second, [rest], grads[3:], graph=True)
+    np.testing.assert_array_equal(rest.numpy(), whole.numpy())

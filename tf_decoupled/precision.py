@@ -1,0 +1,48 @@
+"""Low precision: how bfloat16 and float16 variables are read as float32, and rounded back.
+
+A float32 step of 1e-3 is lost in a bfloat16 weight of 1: the next larger one is 1.0078. Either a
+float32 copy, the master, keeps what the rounding drops, or the rounding is random and unbiased.
+"""
+
+import tensorflow as tf
+
+LOW = (tf.bfloat16, tf.float16)
+MODES = ("master", "stochastic")
+
+
+def check_mode(mode: str) -> None:
+    """Raises for what `low_precision` can't be."""
+    if mode not in MODES:
+        raise ValueError(
+            '`low_precision` must be "master" (a float32 copy) or "stochastic" (random rounding). '
+            f"Received: low_precision={mode!r}"
+        )
+
+
+def recall(value: tf.Tensor, master: tf.Tensor) -> tf.Tensor:
+    """The master where it rounds to the variable; elsewhere the variable was assigned since."""
+    same = tf.cast(master, value.dtype) == value
+    return tf.where(same, master, tf.cast(value, tf.float32))
+
+
+def round_stochastically(x: tf.Tensor, dtype: tf.DType, seed: tf.Tensor) -> tf.Tensor:
+    """One of the two neighbours of float32 `x` in `dtype`, the nearer more often: E[result] = x.
+
+    The bits that `dtype` drops are added a random number of as many bits, and cut off. Below
+    float16's normal numbers, where it drops more, the same is done in units of its smallest one.
+    """
+    dropped = 16 if dtype == tf.bfloat16 else 13
+    noise = tf.random.stateless_uniform(tf.shape(x), seed, None, None, tf.uint32)
+    bits = tf.bitcast(x, tf.uint32) + tf.bitwise.right_shift(
+        noise, tf.constant(32 - dropped, tf.uint32)
+    )
+    cut = tf.bitwise.left_shift(tf.constant(0xFFFFFFFF, tf.uint32), tf.constant(dropped, tf.uint32))
+    rounded = tf.bitcast(tf.bitwise.bitwise_and(bits, cut), tf.float32)
+    if dtype == tf.float16:
+        smallest, share = (
+            2.0**-24,
+            tf.cast(tf.bitwise.right_shift(noise, tf.constant(8, tf.uint32)), tf.float32)
+            * 2.0**-24,
+        )
+        rounded = tf.where(tf.abs(x) < 2.0**-14, tf.floor(x / smallest + share) * smallest, rounded)
+    return tf.cast(tf.where(tf.math.is_finite(x), rounded, x), dtype)
