@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "transforms": {"math"},
     "decay": {"schedules"},
     "optimizer": {
-        *("state", "decay", "masks", "transforms", "replicas", "hyperparameters", "precision")
+        *("state", "decay", "masks", "transforms", "replicas"),
+        *("hyperparameters", "precision", "math"),
     },
     "optimizers": {"optimizer", "state", "math", "schedules", "hyperparameters"},
     "wrappers": {"optimizer", "state", "math", "decay", "masks", "hyperparameters"},

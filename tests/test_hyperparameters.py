@@ -129,9 +129,8 @@ BAD = [
     (dict(clipnorm=1, clipvalue=1), ValueError, "Only one of `clipnorm`, `clipvalue`"),
     (dict(jit_compile="yes"), ValueError, '`jit_compile` must be "auto"'),
     (dict(betas=(0.9, 0.99)), TypeError, "unexpected keyword argument 'betas'"),
-    (dict(use_ema=True), NotImplementedError, "`use_ema` is not implemented yet"),
-    (dict(ema_momentum=0.5), NotImplementedError, "`ema_momentum` is not"),
-    (dict(ema_overwrite_frequency=3), NotImplementedError, "`ema_overwrite_frequency` is not"),
+    (dict(ema_momentum=1.5), ValueError, "`ema_momentum` must be a number in"),
+    (dict(ema_overwrite_frequency=0), ValueError, "`ema_overwrite_frequency` must be an integer"),
     (
         dict(gradient_accumulation_steps=2.5),
         ValueError,

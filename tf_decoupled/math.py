@@ -29,6 +29,14 @@ def debias(average: tf.Tensor, beta: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
     return average / one_minus_power(beta, t)
 
 
+def debiased_momentum(beta: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+    """The β_t with which a ← β_t a + (1 − β_t) x is the bias-corrected average: 0 at t = 1.
+
+    β_t = β (1 − βᵗ⁻¹) / (1 − βᵗ)
+    """
+    return beta * one_minus_power(beta, t - 1) / one_minus_power(beta, t)
+
+
 def rms(x: tf.Tensor) -> tf.Tensor:
     """Root mean square of all entries."""
     return tf.sqrt(tf.reduce_mean(x * x))

@@ -1,12 +1,14 @@
 """The engine: declares, builds and orders one step. The only file that subclasses Keras.
 
-One step, in order: pair gradients with variables → accumulate → all-reduce → [ unscale → clip →
-rule and decay, both of θ before the step ] → constraint → averages → iterations + 1. What stands in
-brackets is one function, compiled by XLA.
+One step, in order: pair gradients with variables → all-reduce → accumulate → [ unscale → finite
+check → clip → rule and decay, both of θ before the step → constraint → averages ] →
+iterations + 1. What stands in brackets is one function, compiled by XLA.
 """
 
+import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -15,6 +17,7 @@ import tensorflow as tf
 
 from tf_decoupled import decay, masks, precision, replicas, transforms
 from tf_decoupled.hyperparameters import (
+    Beta,
     Declared,
     Positive,
     Scalar,
@@ -24,6 +27,7 @@ from tf_decoupled.hyperparameters import (
     resolve,
     serialize,
 )
+from tf_decoupled.math import debiased_momentum
 from tf_decoupled.state import (
     Cell,
     Cells,
@@ -39,9 +43,6 @@ from tf_decoupled.state import (
 
 # Arguments whose concern is not built yet: anything but the default raises, nothing is ignored.
 PLANNED = (
-    "use_ema",
-    "ema_momentum",
-    "ema_overwrite_frequency",
     "gradient_transforms",
     "state_dtype",
     "sparse",
@@ -67,6 +68,9 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
             or a list of regular expressions on `variable.path` to leave out.
         clipnorm, clipvalue, global_clipnorm: at most one; see `transforms.clip`.
         loss_scale_factor: `scale_loss` multiplies the loss by it, the step divides gradients.
+        use_ema: keep a bias-corrected moving average of each variable, updated once per update
+            with `ema_momentum`; it overwrites the variable every `ema_overwrite_frequency` updates
+            (None: never) and at the end of `fit`. `averaged()` swaps it in for a while.
         gradient_accumulation_steps: k; gradients are averaged over k calls of `apply`, then there
             is one update. `flush_accumulated` updates with a group that isn't full.
         skip_nonfinite: a step with a NaN or inf in any gradient, on any replica, changes nothing
@@ -88,8 +92,8 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
     clipvalue: Positive = None
     global_clipnorm: Positive = None
     use_ema: bool = False
-    ema_momentum: float = 0.99
-    ema_overwrite_frequency: int | None = None
+    ema_momentum: Beta = 0.99
+    ema_overwrite_frequency: Steps = None
     gradient_accumulation_steps: Steps = None
     loss_scale_factor: Positive = None
     gradient_transforms: tuple = ()
@@ -196,11 +200,6 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
         for replica in self._devices():
             local = None if grads is None else [replicas.component(g, replica) for g in grads]
             accept = self.update_cells(indexes, replica, local, h)
-        for cell in (self.cells[i] for i in indexes):
-            constraint = getattr(cell.variable, "constraint", None)
-            if constraint is not None:
-                cell.variable.assign(constraint(cell.variable))
-        # averages: use_ema
         self.iterations.assign_add(tf.cast(accept, tf.int64))
         if self.skip_nonfinite:
             self.skipped_steps.assign_add(tf.cast(~accept, tf.int64))
@@ -224,8 +223,19 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
         for i, cell, g, here in zip(indexes, cells, grads, present, strict=True):
             p, s = cell.read()
             p, slots = self.step(p, g, s, namespace(self.hyperparameters_of(cell, h)))
-            cell.write(p, slots, seed=tf.stack([shared.step, i]), accept=_both(accept, here))
+            p = p if cell.constraint is None else cell.constraint(p)
+            p, kept = self._averaged(cell, p, shared)
+            cell.write(p, slots, kept, tf.stack([shared.step, i]), accept=_both(accept, here))
         return tf.constant(True) if accept is True else accept
+
+    def _averaged(self, cell: Cell, p: tf.Tensor, h: SimpleNamespace) -> tuple[tf.Tensor, Slots]:
+        """The value to go on with, and the moving average if there is to be one."""
+        if not self.use_ema:
+            return p, {}
+        average = cell.average(p, debiased_momentum(h.ema_momentum, h.t))
+        if h.ema_overwrite_frequency is not None:
+            p = tf.where(h.step % h.ema_overwrite_frequency == 0, average, p)
+        return p, {"average": average}
 
     def hyperparameters_at(self, step: Any) -> dict[str, Any]:
         """Every hyperparameter after `step` updates: schedules resolved, and t, step, decay."""
@@ -339,11 +349,34 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
             cell.add_slots(self.init(tf_variable(variable)), self._kept(variable), make)
         setattr(self.slots, cell.path, cell.stored)
 
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside of this context the variables hold their averages; after it what they held."""
+        if not self.use_ema:
+            raise ValueError("There are averages with `use_ema=True` only.")
+        before = [tf.identity(tf_variable(cell.variable)) for cell in self.cells]
+        self.finalize_variable_values([cell.variable for cell in self.cells])
+        try:
+            yield
+        finally:
+            for cell, value in zip(self.cells, before, strict=True):
+                cell.variable.assign(value)
+
+    def finalize_variable_values(self, var_list: Sequence) -> None:
+        """Keras's hook at the end of `fit`: variables become their averages, with `use_ema`."""
+        for variable in var_list if self.use_ema and self.built else ():
+            if variable in self.cells:
+                average = self.cells[self.cells.index(variable)].stored["average"]
+                started = tf.reduce_all(~tf.math.is_nan(average))
+                variable.assign(tf.cast(tf.where(started, average, variable), variable.dtype))
+
     def _kept(self, variable: Any) -> Slots:
         """What the engine keeps beside the rule's slots."""
         kept = {}
         if self.low_precision == "master" and variable.dtype in precision.LOW:
             kept["master"] = copy(variable)
+        if self.use_ema:
+            kept["average"] = copy(variable)
         if self.gradient_accumulation_steps is not None:
             kept |= {"gradient_sum": zeros(variable), "gradient_count": zeros(variable, ())}
         return kept

@@ -44,11 +44,12 @@ class Cell:
     """A model variable, the slots beside it, whether it decays and why.
 
     `slots` are the rule's; `kept` is what the engine keeps beside them: "master", the variable in
-    float32; "gradient_sum" and "gradient_count" of an accumulation.
+    float32; "average" of its values; "gradient_sum" and "gradient_count" of an accumulation.
     """
 
     def __init__(self, variable: Any, path: str, decays: bool, reason: str):
         self.variable, self.path, self.decays, self.reason = variable, path, decays, reason
+        self.constraint = getattr(variable, "constraint", None)
         self.slots: dict[str, Slot] = {}
         self.kept: dict[str, Slot] = {}
         self.stored: dict[str, Any] = {}
@@ -62,7 +63,7 @@ class Cell:
     def on(self, component: Callable[[tf.Variable], tf.Variable]) -> "Cell":
         """The same cell with the components of its variables on one device."""
         cell = Cell(component(tf_variable(self.variable)), self.path, self.decays, self.reason)
-        cell.slots, cell.kept = self.slots, self.kept
+        cell.slots, cell.kept, cell.constraint = self.slots, self.kept, self.constraint
         cell.stored = {name: component(tf_variable(v)) for name, v in self.stored.items()}
         return cell
 
@@ -78,7 +79,14 @@ class Cell:
                 values[name] = tf.where(tf.math.is_nan(values[name]), p, values[name])
         return p, nest(values)
 
-    def write(self, p: tf.Tensor, slots: Slots, seed: tf.Tensor, accept: Any = None) -> None:
+    def average(self, p: tf.Tensor, momentum: tf.Tensor) -> tf.Tensor:
+        """The moving average once `p` is in it; `p` itself where nothing is yet."""
+        average = tf.convert_to_tensor(self.stored["average"])
+        return tf.where(tf.math.is_nan(average), p, momentum * average + (1 - momentum) * p)
+
+    def write(
+        self, p: tf.Tensor, slots: Slots, kept: Slots, seed: tf.Tensor, accept: Any = None
+    ) -> None:
         """Assigns the variable and every slot; where `accept` is false, what they hold already."""
         values = dict(flatten(slots))
         if values.keys() != self.slots.keys():
@@ -86,6 +94,7 @@ class Cell:
                 "A rule must return the slots that its `init` declares, all of them and no others. "
                 f"Declared: {sorted(self.slots)}. Received: {sorted(values)}"
             )
+        values |= kept
         if "master" in self.kept:
             values["master"] = p
         elif self.variable.dtype in precision.LOW:
