@@ -26,8 +26,9 @@ MAY_IMPORT = {
     "hyperparameters": set(),
     "transforms": {"math"},
     "decay": {"schedules"},
+    "saving": {"state", "hyperparameters"},
     "optimizer": {
-        *("state", "decay", "masks", "transforms", "replicas"),
+        *("state", "saving", "decay", "masks", "transforms", "replicas"),
         *("hyperparameters", "precision", "math"),
     },
     "optimizers": {"optimizer", "state", "math", "schedules", "hyperparameters"},

@@ -25,17 +25,15 @@ from tf_decoupled.hyperparameters import (
     is_variable,
     namespace,
     resolve,
-    serialize,
 )
 from tf_decoupled.math import debiased_momentum
+from tf_decoupled.saving import Saved
 from tf_decoupled.state import (
     Cell,
     Cells,
     Layout,
-    Mismatch,
     Slot,
     Slots,
-    aligned,
     copy,
     tf_variable,
     zeros,
@@ -49,7 +47,7 @@ PLANNED = (
 )
 
 
-class Optimizer(Declared, keras.optimizers.Optimizer):
+class Optimizer(Saved, Declared, keras.optimizers.Optimizer):
     """What all optimizers share: θ ← θ − η u(g, s) − δ(θ).
 
     A rule is two pure functions on one float32 array: `init(p)` declares its slots, `update`
@@ -290,7 +288,7 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
             replicas.once(lambda _: self.build(variables), [])
         return variables
 
-    # Building and state.
+    # Building.
 
     @staticmethod
     def interpret(given: dict[str, Any]) -> dict[str, Any]:
@@ -380,94 +378,6 @@ class Optimizer(Declared, keras.optimizers.Optimizer):
         if self.gradient_accumulation_steps is not None:
             kept |= {"gradient_sum": zeros(variable), "gradient_count": zeros(variable, ())}
         return kept
-
-    def named_variables(self) -> dict[str, Any]:
-        """Everything that makes up the state, by name: "iterations", "learning_rate", "path:m"."""
-        names = ("iterations", "skipped_steps", "micro_steps")
-        named = {name: getattr(self, name) for name in names if is_variable(getattr(self, name))}
-        named |= self.hyperparameter_variables()
-        return named | {f"{c.path}:{name}": v for c in self.cells for name, v in c.stored.items()}
-
-    def hyperparameter_variables(self) -> dict[str, Any]:
-        """The variables that hold the hyperparameters given as numbers."""
-        given = {name: getattr(self.given, name) for name in self.declared}
-        return {name: value for name, value in given.items() if is_variable(value)}
-
-    @property
-    def variables(self) -> list:
-        return list(self.named_variables().values())
-
-    def get_state(self) -> dict[str, np.ndarray]:
-        """The state as arrays by name; `set_state` is the inverse."""
-        return {name: v.numpy() for name, v in self.named_variables().items()}
-
-    def set_state(self, state: Mapping[str, Any], strict: bool = True) -> Mismatch:
-        """Loads arrays by name, and reports what doesn't fit.
-
-        Strict, it raises then, and nothing is loaded; otherwise it loads what fits. Paths that
-        differ only by Keras's automatic naming count as the same (`state.aligned`).
-        """
-        if not self.built:
-            raise ValueError("Build the optimizer first: `opt.build(model.trainable_variables)`.")
-        own = self.named_variables()
-        state = aligned(state, list(own))
-        mismatch = Mismatch.between({k: tuple(v.shape) for k, v in own.items()}, state)
-        if strict and mismatch:
-            raise ValueError(
-                f"The saved state doesn't fit this {type(self).__name__}, and nothing was loaded. "
-                "`opt.set_state(state, strict=False)` loads what fits.\n" + str(mismatch)
-            )
-        for name in own.keys() & state.keys() - set(mismatch.misshapen):
-            own[name].assign(state[name])
-        return mismatch
-
-    def reset_state(self) -> None:
-        """Puts slots and `iterations` back to their start; hyperparameters stay as they are."""
-        for counter in (self.iterations, self.skipped_steps, self.micro_steps):
-            if is_variable(counter):
-                counter.assign(0)
-        for cell in self.cells:
-            cell.reset()
-
-    def set_weights(self, weights: Sequence) -> None:
-        """Assigns `variables` in their order."""
-        names = list(self.named_variables())
-        if len(weights) != len(names):
-            raise ValueError(
-                f"`set_weights` needs {len(names)} arrays: {names}. Received: {len(weights)}"
-            )
-        self.set_state(dict(zip(names, weights, strict=True)))
-
-    def save_own_variables(self, store: Any) -> None:
-        """Keras's hook for `.keras` and `.weights.h5` files."""
-        for name, value in self.get_state().items():
-            store[name.replace("/", "|")] = value
-
-    def load_own_variables(self, store: Any) -> None:
-        """Keras's hook; what comes before the build is loaded, as strictly, at the build."""
-        state = {name.replace("|", "/"): np.asarray(store[name]) for name in list(store.keys())}
-        if self.built:
-            self.set_state(state)
-        else:
-            self.pending = state
-
-    # Configuration.
-
-    def get_config(self) -> dict[str, Any]:
-        """Every declared argument as it is now: numbers live, masks and schedules serialized."""
-        given = {name: serialize(getattr(self.given, name)) for name in self.declared}
-        return {"name": self.name} | given
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> "Optimizer":
-        def load(value: Any) -> Any:
-            if isinstance(value, list):
-                return tuple(load(item) for item in value)
-            if not isinstance(value, dict):
-                return value
-            return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
-
-        return cls(**{name: load(value) for name, value in config.items()})
 
     def exclude_from_weight_decay(
         self, var_list: Sequence | None = None, var_names: Sequence[str] | None = None
