@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import CASES, gradients, mirrored, run, small_data, variables
+from cases import CASES, gradients, mirrored, run, run_mirrored, small_data, variables
 
 import tf_decoupled as td
 
@@ -138,18 +138,8 @@ def test_fit_accumulates_as_with_the_larger_batch(tmp_path):
 @pytest.mark.parametrize("case", [CASES[0], CASES[-2]], ids=lambda case: case.name)
 def test_replicas_accumulate_in_a_graph(case):
     grads, make = gradients(steps=4), lambda: case.make(gradient_accumulation_steps=2)
-    strategy = mirrored()
-    with strategy.scope():
-        trainable, optimizer = variables(), make()
-        optimizer.build(trainable)
-
-    @tf.function
-    def step(gs):
-        strategy.run(lambda gs: optimizer.apply([g / 2 for g in gs], trainable), (gs,))
-
-    for gs in grads:
-        step([tf.constant(g) for g in gs])
+    trainable, _ = run_mirrored(make, grads)
     expected = run(case.make(), variables(), means(grads, 2), graph=True)
     for v, e in zip(trainable, expected, strict=True):
-        for component in strategy.experimental_local_results(v.value):
+        for component in mirrored().experimental_local_results(v.value):
             np.testing.assert_allclose(component, e, rtol=1e-5, atol=1e-6)

@@ -5,8 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from cases import CASES, gradients, mirrored, run, small_data, small_model, variables
+from cases import CASES, gradients, run, run_mirrored, small_data, small_model, variables
 
 import tf_decoupled as td
 
@@ -98,17 +97,7 @@ def test_averages_of_low_precision_variables_are_float32():
 def test_replicas_average_and_overwrite_in_a_graph():
     grads = gradients(steps=4)
     make = functools.partial(td.AdamW, 0.1, use_ema=True, ema_overwrite_frequency=2)
-    strategy = mirrored()
-    with strategy.scope():
-        trainable, optimizer = variables(), make()
-        optimizer.build(trainable)
-
-    @tf.function
-    def step(gs):
-        strategy.run(lambda gs: optimizer.apply([g / 2 for g in gs], trainable), (gs,))
-
-    for gs in grads:
-        step([tf.constant(g) for g in gs])
+    trainable, optimizer = run_mirrored(make, grads)
     for v, e in zip(trainable, run(make(), variables(), grads, graph=True), strict=True):
         np.testing.assert_allclose(v.numpy(), e, rtol=1e-5, atol=1e-6)
     with optimizer.averaged():

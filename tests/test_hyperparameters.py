@@ -23,7 +23,14 @@ def live(optimizer):
 @every
 def test_every_number_acts_at_the_next_step_without_a_new_trace(case):
     grads = gradients(steps=4)
-    make = functools.partial(case.make, weight_decay=0.1, decay_coupling="schedule", clipnorm=0.5)
+    make = functools.partial(
+        case.make,
+        weight_decay=0.1,
+        decay_coupling="schedule",
+        clipnorm=0.5,
+        use_ema=True,
+        ema_overwrite_frequency=2,
+    )
     if case.name.startswith("Lookahead-Lookahead"):
         pytest.skip("its two levels are rows of this test already")
     probe, unchanged = make(), run(make(), variables(), grads, graph=True)
@@ -33,7 +40,8 @@ def test_every_number_acts_at_the_next_step_without_a_new_trace(case):
         step = counting_step(optimizer, trainable, traces)
         step([tf.constant(g) for g in grads[0]])
         owner = optimizer if owner is probe else optimizer.inner
-        setattr(owner, name, 1 if name == "sync_period" else float(getattr(owner, name)) / 2 + 1e-3)
+        old = getattr(owner, name)
+        setattr(owner, name, 1 if "int" in old.dtype else float(old) / 2 + 1e-3)
         for gs in grads[1:]:
             step([tf.constant(g) for g in gs])
         changed = any(np.any(v.numpy() != u) for v, u in zip(trainable, unchanged, strict=True))
