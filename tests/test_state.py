@@ -1,5 +1,8 @@
 """State is keyed by variable path, loads strictly unless told otherwise, and is never skipped."""
 
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -103,6 +106,24 @@ def test_a_model_built_twice_in_one_process_finds_its_state_again(tmp_path):
     for each in (model, again):
         each.fit(*small_data(), verbose=0, shuffle=False)
     for a, b in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_optimizer_saved_copied_or_pickled_before_its_first_step_starts_from_there(tmp_path):
+    x, y = small_data()
+    model = small_model()
+    model.compile(td.Lookahead(td.AdamW(0.01)), "mse")
+    model.optimizer.learning_rate = 0.125
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    copies = [copy.deepcopy(model.optimizer), pickle.loads(pickle.dumps(model.optimizer))]
+    for optimizer in (loaded.optimizer, *copies):
+        assert float(optimizer.learning_rate) == 0.125
+    for optimizer in copies:
+        run(optimizer, variables(), gradients(steps=1))
+    for each in (model, loaded):
+        each.fit(x, y, verbose=0, shuffle=False)
+    for a, b in zip(model.weights, loaded.weights, strict=True):
         np.testing.assert_array_equal(a, b)
 
 

@@ -39,11 +39,14 @@ class Saved:
         """Loads arrays by name, and reports what doesn't fit.
 
         Strict, it raises then, and nothing is loaded; otherwise it loads what fits. Paths that
-        differ only by Keras's automatic naming count as the same (`state.aligned`).
+        differ only by Keras's automatic naming count as the same (`state.aligned`). A state from
+        before the build has no slots, and leaves them as they are.
         """
-        if not self.built:
-            raise ValueError("Build the optimizer first: `opt.build(model.trainable_variables)`.")
         own = self.named_variables()
+        if not has_slots(state):
+            own = {name: variable for name, variable in own.items() if ":" not in name}
+        elif not self.built:
+            raise ValueError("Build the optimizer first: `opt.build(model.trainable_variables)`.")
         state = aligned(state, list(own))
         mismatch = Mismatch.between({k: tuple(v.shape) for k, v in own.items()}, state)
         if strict and mismatch:
@@ -80,7 +83,7 @@ class Saved:
     def load_own_variables(self, store: Any) -> None:
         """Keras's hook; what comes before the build is loaded, as strictly, at the build."""
         state = {name.replace("|", "/"): np.asarray(store[name]) for name in list(store.keys())}
-        if self.built:
+        if self.built or not has_slots(state):
             self.set_state(state)
         else:
             self.pending = state
@@ -100,3 +103,8 @@ class Saved:
             return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
 
         return cls(**{name: load(value) for name, value in config.items()})
+
+
+def has_slots(state: Mapping[str, Any]) -> bool:
+    """Whether the state is that of an optimizer that was built."""
+    return any(":" in name for name in state)
