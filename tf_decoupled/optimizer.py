@@ -161,7 +161,7 @@ class Optimizer(Saved, Declared, keras.optimizers.Optimizer):
             local = [replicas.component(g, replica) for g in grads]
             self.accumulate_cells(indexes, replica, local)
         self.micro_steps.assign_add(1)
-        k = self.hyperparameters_at(self.iterations)["gradient_accumulation_steps"]
+        k = tf.cast(self.gradient_accumulation_steps, tf.int64)
         tf.cond(tf_variable(self.micro_steps) >= k, self._flush, lambda: tf.constant(0))
 
     def _accumulate_cells(self, indexes: tuple[int, ...], replica: int, grads: list) -> None:
