@@ -143,3 +143,33 @@ def test_replicas_accumulate_in_a_graph(case):
     for v, e in zip(trainable, expected, strict=True):
         for component in mirrored().experimental_local_results(v.value):
             np.testing.assert_allclose(component, e, rtol=1e-5, atol=1e-6)
+
+
+def test_replicas_reduce_once_per_group():
+    with mirrored().scope():
+        trainable, optimizer = variables(), td.AdamW(gradient_accumulation_steps=4)
+        optimizer.build(trainable)
+
+    @tf.function
+    def step(gs):
+        mirrored().run(lambda gs: optimizer.apply(gs, trainable), (gs,))
+
+    grads = [tf.constant(g) for g in gradients(steps=1)[0]]
+    graph = step.get_concrete_function(grads).graph.as_graph_def()
+    reductions = [node.op for node in graph.node if node.op.startswith("Collective")]
+    once = [n.op for f in graph.library.function for n in f.node_def if "CollectiveReduce" in n.op]
+    assert not reductions  # outside of the condition
+    assert len(once) == 2  # inside: all gradients in one batch, on each of two devices
+
+
+def test_the_sums_of_replicas_are_saved_as_one_and_go_on_elsewhere():
+    grads = gradients(steps=6)
+    make = lambda: td.AdamW(0.1, gradient_accumulation_steps=3)  # noqa: E731
+    expected = run(make(), variables(), grads, graph=True)
+    trainable, optimizer = run_mirrored(make, grads[:2])
+    alone = make()
+    alone.build(there := variables())
+    alone.set_state(optimizer.get_state())
+    for v, w in zip(there, trainable, strict=True):
+        v.assign(w.numpy())
+    assert_close(run(alone, there, grads[2:], graph=True), expected)

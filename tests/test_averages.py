@@ -35,6 +35,19 @@ def test_the_average_is_the_bias_corrected_one_and_leaves_training_alone(case):
         np.testing.assert_allclose(averages(optimizer)[i], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_warming_up_the_momentum_starts_with_short_averages():
+    grads, plain, expected = gradients(steps=6), (td.AdamW(0.1), variables()), None
+    for t, gs in enumerate(grads, start=1):
+        values, β = run(*plain, [gs]), min(0.4, (1 + t) / (10 + t))
+        if expected is None:
+            expected = values
+        expected = [β * e + (1 - β) * v for e, v in zip(expected, values, strict=True)]
+    optimizer = td.AdamW(0.1, use_ema=True, ema_momentum=0.4, ema_warmup=True)
+    run(optimizer, variables(), grads, graph=True)
+    for a, e in zip(averages(optimizer), expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-6)
+
+
 def test_it_overwrites_the_variables_as_often_as_told():
     (v,), ones = variables([(2,)]), [[np.ones(2, "float32")]] * 4
     start = v.numpy().astype(np.float64)

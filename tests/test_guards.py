@@ -73,3 +73,184 @@ def test_one_inf_on_one_replica_skips_the_step_on_all():
     for component in strategy.experimental_local_results(v.value):
         np.testing.assert_array_equal(component, [1.0, 2.0, 3.0])
     assert int(optimizer.skipped_steps.numpy()) == 1 and int(optimizer.iterations.numpy()) == 0
+
+
+BAD_STEPS = 3
+
+
+def hopeless(strategy, **function):
+    """A step of two variables of which v0 has a NaN in each gradient, and the optimizer."""
+    with strategy.scope():
+        trainable = variables([(3,), ()])
+        optimizer = td.AdamW(max_consecutive_skips=BAD_STEPS)
+        optimizer.build(trainable)
+
+    def step(g):
+        strategy.run(lambda g: optimizer.apply([g, tf.constant(1.0)], trainable), (g,))
+
+    return tf.function(step, **function) if function is not None else step, optimizer
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("graph", [True, False])
+def test_too_many_skips_in_a_row_raise_and_name_the_variable(replicas, graph):
+    strategy = mirrored() if replicas == 2 else tf.distribute.get_strategy()
+    step, optimizer = hopeless(strategy)
+    step = step if graph else step.python_function
+    good, bad = tf.ones(3), tf.constant([1.0, np.nan, 1.0])
+    for g in (bad, bad, good, bad, bad):
+        step(g)
+    words = r"\[v0\] \[3\] \[v1\] \[0\]" if graph else "{'v0': 3}"
+    with pytest.raises((FloatingPointError, tf.errors.InvalidArgumentError), match=words):
+        step(bad)
+    with pytest.raises(FloatingPointError, match=r"{'v0': 3}"):
+        optimizer.check_skips()
+    assert int(optimizer.skipped_steps.numpy()) == 5 and int(optimizer.iterations.numpy()) == 1
+
+
+def test_a_step_compiled_as_a_whole_is_asked_from_outside():
+    step, optimizer = hopeless(tf.distribute.get_strategy(), jit_compile=True)
+    for i in range(BAD_STEPS):
+        optimizer.check_skips()
+        step(tf.fill((3,), np.nan if i else np.inf))
+    with pytest.raises(FloatingPointError, match=r"{'v0': 3}"):
+        optimizer.check_skips()
+
+
+SCALE = dict(initial_scale=8.0, growth_steps=2, growth_factor=4.0, backoff_factor=0.5, minimum=2.0)
+
+
+def scaled(finite):
+    """The scales before each of the steps, one more at the end."""
+    scale, steps, scales = 8.0, 0, [8.0]
+    for ok in finite:
+        steps = steps + 1 if ok else 0
+        if not ok:
+            scale = max(2.0, scale * 0.5)
+        elif steps == 2:
+            scale, steps = scale * 4.0, 0
+        scales.append(scale)
+    return scales
+
+
+@every
+def test_a_dynamic_loss_scale_follows_its_definition_and_leaves_training_alone(case):
+    finite = [True, False, True, True, True, False, False, False, False, True]
+    grads = gradients(steps=len(finite))
+    expected = run(case.make(), variables(), [g for g, ok in zip(grads, finite, strict=True) if ok])
+    optimizer, trainable = case.make(loss_scale=td.DynamicLossScale(**SCALE)), variables()
+    optimizer.build(trainable)
+
+    @tf.function
+    def step(gs, poison):
+        scale = optimizer.scale_loss(tf.constant(1.0))
+        optimizer.apply([g * scale + poison for g in gs], trainable)
+
+    scales = [8.0]
+    for gs, ok in zip(grads, finite, strict=True):
+        step([tf.constant(g) for g in gs], tf.constant(0.0 if ok else np.nan))
+        scales.append(float(optimizer.dynamic_scale.numpy()))
+    assert scales == scaled(finite)
+    assert int(optimizer.skipped_steps) == finite.count(False)
+    for v, e in zip(trainable, expected, strict=True):
+        np.testing.assert_allclose(v.numpy(), e, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [None, 2])
+@pytest.mark.parametrize("scale", ["dynamic", 1024.0])
+def test_replicas_and_groups_scale_as_one_device(k, scale):
+    grads, strategy = gradients(steps=4), mirrored()
+    with strategy.scope():
+        trainable = variables()
+        make = functools.partial(td.AdamW, 0.1, global_clipnorm=0.5, gradient_accumulation_steps=k)
+        optimizer = make(loss_scale=scale)
+        optimizer.build(trainable)
+
+    def on_one(gs, poison):
+        scale = optimizer.scale_loss(tf.constant(1.0))
+        second = tf.distribute.get_replica_context().replica_id_in_sync_group == 1
+        here = tf.where(second, poison, 0.0)
+        optimizer.apply([g / 2 * scale + here for g in gs], trainable)
+
+    step = tf.function(lambda gs, poison: strategy.run(on_one, (gs, poison)))
+    if scale == "dynamic":  # one replica's inf skips the step, or the group, of all
+        for _ in range(k or 1):
+            step([tf.constant(g) for g in gradients(steps=1)[0]], tf.constant(np.inf))
+        assert float(optimizer.dynamic_scale.numpy()) == 2.0**14
+    for gs in grads:
+        step([tf.constant(g) for g in gs], tf.constant(0.0))
+    expected = run(make(), variables(), grads, graph=True)
+    for v, e in zip(trainable, expected, strict=True):
+        for component in strategy.experimental_local_results(v.value):
+            np.testing.assert_allclose(component, e, rtol=1e-5, atol=1e-6)
+
+
+def test_compile_under_mixed_float16_ends_up_with_this_loss_scale(tmp_path):
+    x, y = small_data()
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = small_model()
+        model.compile(td.AdamW(0.01, loss_scale="dynamic"), "mse")
+        model.compile(td.AdamW(0.01), "mse")
+        model.fit(x, y * 1e3, batch_size=16, epochs=3, verbose=0)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    optimizer = model.optimizer
+    assert type(optimizer) is td.AdamW
+    done, skipped = int(optimizer.iterations), int(optimizer.skipped_steps)
+    assert (done + skipped, skipped > 0) == (12, True)
+    assert float(optimizer.dynamic_scale.numpy()) == 2.0 ** (15 - skipped)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras").optimizer
+    assert float(again.dynamic_scale.numpy()) == 2.0 ** (15 - skipped)
+    assert again.loss_scale.get_config() == optimizer.loss_scale.get_config()
+    again.reset_state()
+    assert float(again.dynamic_scale.numpy()) == 2.0**15
+
+
+def test_small_float16_gradients_arrive():
+    v = keras.Variable([1.0], dtype="float16")
+    optimizer = td.SGD(2.0**20, loss_scale="dynamic")
+    with tf.GradientTape() as tape:
+        tape.watch(v.value)
+        loss = tf.reduce_sum(
+            tf.cast(v.value * tf.constant(2.0**-11, "float16"), "float32") * 2**-15
+        )
+        loss = optimizer.scale_loss(loss)
+    optimizer.apply([tape.gradient(loss, v.value)], [v])
+    np.testing.assert_allclose(optimizer.get_state()[f"{v.path}:master"], [1 - 2.0**-6])
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        (dict(loss_scale="static"), "Received: loss_scale='static'"),
+        (dict(loss_scale=2.0, loss_scale_factor=2.0), "set one"),
+        (dict(loss_scale=-1.0), r"`loss_scale_factor` must be a number > 0"),
+        (dict(max_consecutive_skips=0), "an integer >= 1"),
+    ],
+)
+def test_guards_refuse_what_they_can_not_be(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        td.AdamW(**arguments)
+
+
+@pytest.mark.parametrize(
+    "wrong", [dict(minimum=0.0), dict(growth_factor=1.0), dict(growth_steps=0)]
+)
+def test_a_dynamic_loss_scale_refuses_numbers_that_never_settle(wrong):
+    with pytest.raises(ValueError, match=r"Received: {'initial_scale'"):
+        td.DynamicLossScale(**wrong)
+
+
+def test_unscaling_what_was_never_scaled_raises():
+    optimizer = td.AdamW(loss_scale="dynamic")
+    with pytest.raises(ValueError, match=r"differentiate `opt.scale_loss\(loss\)`"):
+        optimizer.apply([tf.ones(3)], variables([(3,)]))
+
+
+def test_a_scale_that_would_overflow_float32_stays():
+    scale = td.DynamicLossScale(initial_scale=2.0**127, growth_steps=1)
+    after, _ = scale.after(tf.constant(2.0**127), tf.constant(0, tf.int64), tf.constant(True))
+    assert float(after) == 2.0**127

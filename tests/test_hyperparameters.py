@@ -147,7 +147,12 @@ BAD = [
     (dict(gradient_transforms=(abs,)), NotImplementedError, "`gradient_transforms` is not"),
     (dict(state_dtype="int8"), NotImplementedError, "`state_dtype` is not"),
     (dict(low_precision="half"), ValueError, '`low_precision` must be "master"'),
-    (dict(sparse="lazy"), NotImplementedError, "`sparse` is not"),
+    (dict(learning_rate=1e39), ValueError, "a finite number >= 0, in float32"),
+    (dict(beta_2=1 - 1e-9), ValueError, r"a number in \[0, 1\), in float32"),
+    (dict(gradient_accumulation_steps=2**70), ValueError, "an integer >= 1, in int64"),
+    (dict(learning_rate=tf.Variable([1.0, 2.0])), TypeError, "or a scalar variable"),
+    (dict(learning_rate=tf.constant("x")), TypeError, "or a scalar variable"),
+    (dict(amsgrad="no"), TypeError, "`amsgrad` must be True or False"),
 ]
 
 

@@ -44,7 +44,7 @@ def coupling(name: str | None, weight_decay: Any) -> str:
     """The coupling's name, checked; None chooses the paper's for a `NormalizedDecay`."""
     if name is None:
         return "schedule" if isinstance(weight_decay, NormalizedDecay) else "learning_rate"
-    if name not in COUPLINGS:
+    if not isinstance(name, str) or name not in COUPLINGS:
         raise ValueError(
             f"`decay_coupling` must be one of {', '.join(map(repr, COUPLINGS))}. "
             f"Received: decay_coupling={name!r}"

@@ -8,6 +8,7 @@ be read and assigned. A number is kept in a variable, so assigning acts at the n
 a new trace; a schedule is called with the number of updates done.
 """
 
+import contextlib
 import inspect
 import math
 import numbers
@@ -71,22 +72,31 @@ class Hyperparameter:
             setattr(owner.given, self.name, self.bind(value, owner))
 
     def check(self, value: Any, owner: Any) -> Any:
-        """The value as given, once it is of the right kind; else one clear error."""
-        optional = value is None and self.default is None
-        if not self.live or optional or callable(value) or is_variable(value):
-            return value
+        """The value, a number as Python's own, once it is of the right kind; else one clear error.
+
+        What counts is the number as it will be stored: 1e39 is inf in float32.
+        """
         where = f"Received: {type(owner).__name__}({self.name}={value!r})"
+        if self.kind is bool and not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"`{self.name}` must be True or False. {where}")
+        optional = value is None and self.default is None
+        if not self.live or optional or (callable(value) and not is_variable(value)):
+            return value
         expected = f"`{self.name}` must be {self.kind.__metadata__[0]}"
-        if isinstance(value, (np.ndarray, tf.Tensor)) and value.ndim == 0:
-            value = value.item() if isinstance(value, np.ndarray) else value.numpy().item()
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-            raise TypeError(
-                f"{expected}, a LearningRateSchedule, a zero-argument callable or a scalar "
-                f"variable. {where}"
-            )
-        if math.isnan(value) or not _HOLDS[self.kind](value):
-            raise ValueError(f"{expected}. {where}")
-        return value
+        kinds = "a LearningRateSchedule, a zero-argument callable or a scalar variable"
+        if is_variable(value):
+            if tuple(value.shape) or tf.as_dtype(value.dtype).is_bool:
+                raise TypeError(f"{expected}, {kinds}. {where}")
+            return value
+        if isinstance(value, (np.ndarray, np.generic, tf.Tensor)) and value.ndim == 0:
+            value = np.asarray(value).item()
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise TypeError(f"{expected}, {kinds}. {where}")
+        with contextlib.suppress(OverflowError, ValueError), np.errstate(over="ignore"):
+            stored = np.dtype(self.dtype).type(value)
+            if stored == stored and _HOLDS[self.kind](value) and _HOLDS[self.kind](stored):
+                return value if isinstance(value, (int, float)) else float(value)
+        raise ValueError(f"{expected}, in {self.dtype}. {where}")
 
     def bind(self, value: Any, owner: Any) -> Any:
         """The value as it is kept: a number of a live hyperparameter in a variable of its own."""

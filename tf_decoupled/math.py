@@ -49,7 +49,27 @@ def norm(x: tf.Tensor) -> tf.Tensor:
     return unit * tf.sqrt(tf.reduce_sum(tf.square(x / unit)))
 
 
+def global_norm(arrays: list[tf.Tensor]) -> tf.Tensor:
+    """Euclidean norm of all entries of all arrays."""
+    return norm(tf.stack([norm(x) for x in arrays]))
+
+
 def trust_ratio(p: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
     """‖p‖ / ‖u‖, and 1 where either is 0 (LAMB, LARS)."""
     p_norm, u_norm = norm(p), norm(u)
-    return tf.where((p_norm > 0) & (u_norm > 0), p_norm / tf.maximum(u_norm, 1e-38), 1.0)
+    ratio = tf.minimum(p_norm / tf.maximum(u_norm, 1e-38), p.dtype.max)
+    return tf.where((p_norm > 0) & (u_norm > 0), ratio, 1.0)
+
+
+def shrunk(p: tf.Tensor, κ: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+    """(1 − κ)ᵏ p: what k decays leave of p."""
+    return tf.exp(tf.math.multiply_no_nan(tf.math.log1p(-κ), k)) * p
+
+
+def shrunk_series(β: tf.Tensor, κ: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+    """Σⱼ (1 − κ)ᵏ⁻ʲ βʲ, j = 1 … k: what k decays leave of k terms that shrink by β."""
+    keep, log_β = tf.math.log1p(-κ), tf.math.log(β)
+    larger = tf.maximum(keep, log_β)
+    gap = tf.minimum(keep, log_β) - larger
+    terms = tf.math.expm1(tf.math.multiply_no_nan(gap, k)) / tf.math.expm1(gap)
+    return tf.exp((k - 1) * larger + log_β) * tf.where(gap == 0, k, terms)

@@ -1,21 +1,22 @@
 """The engine: declares, builds and orders one step. The only file that subclasses Keras.
 
-One step, in order: pair gradients with variables → all-reduce → accumulate → [ unscale → finite
+One step, in order: pair gradients with variables → accumulate → all-reduce → [ unscale → finite
 check → clip → rule and decay, both of θ before the step → constraint → averages ] →
 iterations + 1. What stands in brackets is one function, compiled by XLA.
 """
 
-import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from types import SimpleNamespace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_decoupled import decay, masks, precision, replicas, transforms
+from tf_decoupled import accumulation, decay, guards, masks, precision, replicas, rows, transforms
+from tf_decoupled.accumulation import Accumulating
+from tf_decoupled.averages import Averaged
+from tf_decoupled.guards import Guarded
 from tf_decoupled.hyperparameters import (
     Beta,
     Declared,
@@ -26,7 +27,8 @@ from tf_decoupled.hyperparameters import (
     namespace,
     resolve,
 )
-from tf_decoupled.math import debiased_momentum
+from tf_decoupled.math import global_norm
+from tf_decoupled.rows import RowWise
 from tf_decoupled.saving import Saved
 from tf_decoupled.state import (
     Cell,
@@ -36,18 +38,21 @@ from tf_decoupled.state import (
     Slots,
     copy,
     tf_variable,
-    zeros,
 )
 
 # Arguments whose concern is not built yet: anything but the default raises, nothing is ignored.
-PLANNED = (
-    "gradient_transforms",
-    "state_dtype",
-    "sparse",
-)
+PLANNED = ("gradient_transforms", "state_dtype")
 
 
-class Optimizer(Saved, Declared, keras.optimizers.Optimizer):
+class Optimizer(
+    Saved,
+    Guarded,
+    Accumulating,
+    Averaged,
+    RowWise,
+    Declared,
+    keras.optimizers.LossScaleOptimizer,  # scales losses itself, so `compile` must not wrap it
+):
     """What all optimizers share: θ ← θ − η u(g, s) − δ(θ).
 
     A rule is two pure functions on one float32 array: `init(p)` declares its slots, `update`
@@ -65,17 +70,26 @@ class Optimizer(Saved, Declared, keras.optimizers.Optimizer):
         decay_mask: which variables decay: None (all), a callable `variable -> bool`, `td.masks`,
             or a list of regular expressions on `variable.path` to leave out.
         clipnorm, clipvalue, global_clipnorm: at most one; see `transforms.clip`.
-        loss_scale_factor: `scale_loss` multiplies the loss by it, the step divides gradients.
+        loss_scale: `scale_loss` multiplies the loss by it, the step divides gradients by it. A
+            number (`loss_scale_factor`, Keras's word, is the same), "dynamic" or a
+            `td.DynamicLossScale`. None is "dynamic" under Keras's global policy "mixed_float16".
         use_ema: keep a bias-corrected moving average of each variable, updated once per update
             with `ema_momentum`; it overwrites the variable every `ema_overwrite_frequency` updates
             (None: never) and at the end of `fit`. `averaged()` swaps it in for a while.
+        ema_warmup: the momentum is min(ema_momentum, (1 + t) / (10 + t)) instead of corrected.
         gradient_accumulation_steps: k; gradients are averaged over k calls of `apply`, then there
             is one update. `flush_accumulated` updates with a group that isn't full.
         skip_nonfinite: a step with a NaN or inf in any gradient, on any replica, changes nothing
             and is counted in `skipped_steps`.
+        max_consecutive_skips: after so many in a row, the step raises; see `check_skips`.
+        track_gradient_norm: keep the norm of all gradients of the last step, unscaled and not yet
+            clipped, in `gradient_norm`.
         low_precision: for bfloat16 and float16 variables, "master" (a float32 copy each, 4 bytes
             per parameter) or "stochastic" (unbiased random rounding, no memory).
+        sparse: "exact" (a sparse gradient acts as the dense one) or "lazy" (a step costs by the
+            rows in its gradient; see `catch_up` of the class for what absent rows miss).
         jit_compile: XLA for the update step itself: "auto" (where the host can), True, False.
+            On a TPU the strategy compiles the whole step, and this is without effect.
 
     Numbers are live: assigning `opt.weight_decay = 0.02` acts at the next step without a new
     trace, and they are saved with the state. State is keyed by variable path.
@@ -91,11 +105,15 @@ class Optimizer(Saved, Declared, keras.optimizers.Optimizer):
     global_clipnorm: Positive = None
     use_ema: bool = False
     ema_momentum: Beta = 0.99
+    ema_warmup: bool = False
     ema_overwrite_frequency: Steps = None
     gradient_accumulation_steps: Steps = None
     loss_scale_factor: Positive = None
+    loss_scale: Any = None
     gradient_transforms: tuple = ()
     skip_nonfinite: bool = False
+    max_consecutive_skips: Steps = None
+    track_gradient_norm: bool = False
     state_dtype: str = "float32"
     low_precision: str = "master"
     sparse: str = "exact"
@@ -108,17 +126,22 @@ class Optimizer(Saved, Declared, keras.optimizers.Optimizer):
         arguments.apply_defaults()
         given = dict(arguments.arguments)
         # Keras makes no variable of its own for a callable rate; ours is made like all the others.
-        super().__init__(learning_rate=lambda: self.learning_rate, name=given.pop("name"))
-        self.updates = super().iterations  # Keras's own divides it when gradients accumulate
+        rate, name = lambda: self.learning_rate, given.pop("name")
+        keras.optimizers.Optimizer.__init__(self, learning_rate=rate, name=name)
+        given = {n: self.declared[n].check(value, self) for n, value in given.items()}
         given = self.interpret(given)
         self.given = tf.Module(name="given")
         for name, value in given.items():
             setattr(self.given, name, self.declared[name].bind(value, self))
         self.slots = tf.Module(name="slots")
         self.cells = Cells()
-        self.skipped_steps = _counter("skipped_steps") if self.skip_nonfinite else 0
-        accumulates = self.gradient_accumulation_steps is not None
-        self.micro_steps = _counter("micro_steps") if accumulates else 0
+        self.starts: dict[str, float] = {}
+        self.add_counter("updates")
+        self.add_guards()
+        if self.track_gradient_norm:
+            self.add_counter("gradient_norm", 0, "float32")
+        if self.gradient_accumulation_steps is not None:
+            self.add_counter("micro_steps")
         self.accumulate_cells = replicas.compiled(self._accumulate_cells, self.jit_compile)
         self.layout = Layout(lambda: self.named_variables() if self.built else ())
         self.pending: Mapping[str, np.ndarray] | None = None
@@ -127,7 +150,7 @@ class Optimizer(Saved, Declared, keras.optimizers.Optimizer):
     @property
     def iterations(self) -> keras.Variable:
         """The updates done: neither micro-steps of an accumulation nor skipped steps count."""
-        return self.updates if "updates" in vars(self) else super().iterations
+        return self.updates
 
     # The rule: what a subclass writes.
 
@@ -149,91 +172,82 @@ class Optimizer(Saved, Declared, keras.optimizers.Optimizer):
     @tf.autograph.experimental.do_not_convert
     def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
         """Applies one gradient per variable; None gradients leave variable and slots untouched."""
+        self.check_scaled()
         indexes, grads = self._pair(list(grads), trainable_variables)
         if not indexes:
             return
-        follow = self._update if self.gradient_accumulation_steps is None else self._accumulate
-        replicas.once(lambda grads: follow(indexes, grads), replicas.all_reduce(grads))
+        if self.gradient_accumulation_steps is None:
+            grads = replicas.all_reduce(grads)
+            replicas.once(lambda grads: self.update_with(indexes, grads), grads)
+        else:
+            grads = replicas.shares(grads)
+            replicas.once(lambda grads: self.accumulate(indexes, grads), grads)
 
-    def _accumulate(self, indexes: tuple[int, ...], grads: list[tf.Tensor]) -> None:
-        """Adds up reduced gradients, and updates with their mean at the last micro-step."""
-        for replica in self._devices():
+    def update_with(self, indexes: tuple[int, ...], grads: list) -> None:
+        """One update, with gradients that are the same on all replicas: each device does it."""
+        h = self.hyperparameters_at(self.iterations) | self.scales()
+        for replica in replicas.parts(self.anchor):
             local = [replicas.component(g, replica) for g in grads]
-            self.accumulate_cells(indexes, replica, local)
-        self.micro_steps.assign_add(1)
-        k = tf.cast(self.gradient_accumulation_steps, tf.int64)
-        tf.cond(tf_variable(self.micro_steps) >= k, self._flush, lambda: tf.constant(0))
-
-    def _accumulate_cells(self, indexes: tuple[int, ...], replica: int, grads: list) -> None:
-        for i, g in zip(indexes, grads, strict=True):
-            self.cells[i].on(replicas.on(replica)).accumulate(g)
-
-    def flush_accumulated(self) -> None:
-        """Updates with the mean of a group that isn't full, as at the end of the data."""
-        if self.built and self.gradient_accumulation_steps is not None:
-            begun = tf_variable(self.micro_steps) > 0
-            replicas.once(lambda _: tf.cond(begun, self._flush, lambda: tf.constant(0)), [])
-
-    def _flush(self) -> tf.Tensor:
-        filled = [
-            i for i, c in enumerate(self.cells) if tf_variable(c.variable).shape.num_elements()
-        ]
-        self._update(tuple(filled), None)
-        self.micro_steps.assign(0)
-        return tf.constant(0)
-
-    def _devices(self) -> Iterator[int]:
-        """The replicas of this process, each while its device is the current one."""
-        for replica, variable in enumerate(
-            replicas.components(tf_variable(self.cells[0].variable))
-        ):
-            with tf.device(variable.device):
-                yield replica
-
-    def _update(self, indexes: tuple[int, ...], grads: list[tf.Tensor] | None) -> None:
-        """One update from reduced or from accumulated gradients: each device does the same."""
-        h = self.hyperparameters_at(self.iterations)
-        if grads is None:
-            h["micro_steps"] = tf.cast(tf_variable(self.micro_steps), tf.float32)
-        for replica in self._devices():
-            local = None if grads is None else [replicas.component(g, replica) for g in grads]
-            accept = self.update_cells(indexes, replica, local, h)
-        self.iterations.assign_add(tf.cast(accept, tf.int64))
-        if self.skip_nonfinite:
-            self.skipped_steps.assign_add(tf.cast(~accept, tf.int64))
+            (accept, norm), later = self.update_cells(indexes, replica, local, h)
+            for i, g, values in zip(indexes, local, later, strict=True):
+                self.cells[i].on(replicas.on(replica), rows.indices(g)).assign(values)
+        self.count(accept)
+        if self.track_gradient_norm:
+            self.gradient_norm.assign(norm)
+        self.raise_inside()
 
     def _update_cells(
-        self, indexes: tuple[int, ...], replica: int, grads: list, h: dict
-    ) -> tf.Tensor:
+        self, indexes: tuple[int, ...], replica: int | None, grads: list, h: dict
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor], list[dict[str, tf.Tensor]]]:
         """Unscales and clips the gradients, and steps each variable: one XLA computation.
 
-        Returns whether the step was taken: always, unless `skip_nonfinite` found a reason not to.
+        Returns whether the step was taken: always, unless `skip_nonfinite` found a reason not to;
+        the gradients' norm, if it is wanted; and what is still to be assigned to rows, which XLA
+        would copy the whole variable for.
         """
-        shared, present = namespace(h), [True] * len(indexes)
-        cells = [self.cells[i].on(replicas.on(replica)) for i in indexes]
-        if grads is None:
-            sums, present = zip(*(cell.accumulated() for cell in cells), strict=True)
-            grads = [total / shared.micro_steps for total in sums]
-        if shared.loss_scale_factor is not None:
-            grads = [g / shared.loss_scale_factor for g in grads]
-        accept = transforms.all_finite(grads) if self.skip_nonfinite else True
-        grads = transforms.clip(grads, shared)
-        for i, cell, g, here in zip(indexes, cells, grads, present, strict=True):
-            p, s = cell.read()
-            p, slots = self.step(p, g, s, namespace(self.hyperparameters_of(cell, h)))
-            p = p if cell.constraint is None else cell.constraint(p)
-            p, kept = self._averaged(cell, p, shared)
-            cell.write(p, slots, kept, tf.stack([shared.step, i]), accept=_both(accept, here))
-        return tf.constant(True) if accept is True else accept
+        shared, here = namespace(h), replicas.on(replica)
+        cells = [
+            self.cells[i].on(here, rows.indices(g)) for i, g in zip(indexes, grads, strict=True)
+        ]
+        sums, present = [rows.summed(g) for g in grads], [None] * len(cells)
+        if self.gradient_accumulation_steps is not None:
+            present = [cell.end_group() for cell in cells]
+        if shared.divisor is not None:
+            sums = [total / shared.divisor for total in sums]
+        accept = self.inspect(cells, sums) if self.skip_nonfinite else None
+        norm = global_norm(sums) if self.track_gradient_norm else tf.constant(0.0)
+        later = []
+        for i, cell, g, total, had in zip(
+            indexes, cells, grads, transforms.clip(sums, shared), present, strict=True
+        ):
+            values = self._step_cell(i, cell, rows.spread(total, g), h, _both(accept, had))
+            later.append({} if cell.rows is None else values)
+            cell.assign(values if cell.rows is None else {})
+        return (tf.constant(True) if accept is None else accept, norm), later
 
-    def _averaged(self, cell: Cell, p: tf.Tensor, h: SimpleNamespace) -> tuple[tf.Tensor, Slots]:
-        """The value to go on with, and the moving average if there is to be one."""
-        if not self.use_ema:
-            return p, {}
-        average = cell.average(p, debiased_momentum(h.ema_momentum, h.t))
-        if h.ema_overwrite_frequency is not None:
-            p = tf.where(h.step % h.ema_overwrite_frequency == 0, average, p)
-        return p, {"average": average}
+    def _step_cell(
+        self, i: int, cell: Cell, g: tf.Tensor, h: dict, accept: tf.Tensor | None
+    ) -> dict[str, tf.Tensor]:
+        """One variable, or rows of it: what to assign to it and to what stands beside it."""
+        own = namespace(self.hyperparameters_of(cell, h))
+        p, s = cell.read()
+        kept = {}
+        if "row_step" in cell.kept:
+            p, slots = self.caught_up(cell, p, s, own)
+            s = namespace(slots)
+            kept["row_step"] = rows.touched(cell, own.step)
+        p, slots = self.step(p, g, s, own)
+        p = p if cell.constraint is None else cell.constraint(p)
+        p, average = self.average(cell, p, own)
+        return cell.results(p, slots, kept | average, tf.stack([own.step, i]), accept)
+
+    def scales(self) -> dict[str, tf.Tensor | None]:
+        """What the sums of gradients are to be divided by."""
+        scale = self.loss_scale_factor if self.dynamic_scale is None else self.dynamic_scale
+        scales = [] if scale is None else [tf.cast(scale, tf.float32)]
+        if self.gradient_accumulation_steps is not None:
+            scales.append(tf.cast(tf_variable(self.micro_steps), tf.float32))
+        return {"divisor": tf.reduce_prod(scales) if scales else None}
 
     def hyperparameters_at(self, step: Any) -> dict[str, Any]:
         """Every hyperparameter after `step` updates: schedules resolved, and t, step, decay."""
@@ -260,7 +274,7 @@ class Optimizer(Saved, Declared, keras.optimizers.Optimizer):
         return h if cell.decays else h | {name: 0.0 * h[name] for name in self.masked}
 
     def _pair(self, grads: list, variables: Sequence | None) -> tuple[tuple[int, ...], list]:
-        """Indexes of the variables that have a gradient, and these gradients, dense, in float32."""
+        """Indexes of the variables that have a gradient, and these gradients in float32."""
         variables = self._variables_for(grads, variables)
         missing = [masks.path_of(v) for g, v in zip(grads, variables, strict=True) if g is None]
         pairs = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None]
@@ -270,7 +284,8 @@ class Optimizer(Saved, Declared, keras.optimizers.Optimizer):
             warnings.warn(f"Gradients do not exist for variables {missing}.", stacklevel=3)
         pairs = [(g, v) for g, v in pairs if v.shape.num_elements()]
         indexes = tuple(self.cells.index(v) for _, v in pairs)
-        return indexes, [_dense(g, self.cells[i]) for i, (g, _) in zip(indexes, pairs, strict=True)]
+        grads = [_checked(g, self.cells[i]) for i, (g, _) in zip(indexes, pairs, strict=True)]
+        return indexes, grads
 
     def _variables_for(self, grads: list, variables: Sequence | None) -> list:
         if variables is None and not self.built:
@@ -285,13 +300,13 @@ class Optimizer(Saved, Declared, keras.optimizers.Optimizer):
                 f"{len(grads)} gradients for {len(variables)} variables"
             )
         if variables and not (self.built and all(v in self.cells for v in variables)):
-            replicas.once(lambda _: self.build(variables), [])
+            replicas.outside(lambda: self.build(variables))
         return variables
 
     # Building.
 
-    @staticmethod
-    def interpret(given: dict[str, Any]) -> dict[str, Any]:
+    @classmethod
+    def interpret(cls, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments once checked, with defaults that depend on other arguments filled in."""
         for name in PLANNED:
             default = Optimizer.declared[name].default
@@ -300,14 +315,21 @@ class Optimizer(Saved, Declared, keras.optimizers.Optimizer):
                     f"`{name}` is not implemented yet; leave it at {default!r}. "
                     f"Received: {name}={given[name]!r}"
                 )
-        if given["jit_compile"] not in ("auto", True, False):
+        jit = given["jit_compile"]
+        if not (isinstance(jit, bool) or (isinstance(jit, str) and jit == "auto")):
             raise ValueError(
-                '`jit_compile` must be "auto", True or False. '
-                f"Received: jit_compile={given['jit_compile']!r}"
+                f'`jit_compile` must be "auto", True or False. Received: jit_compile={jit!r}'
             )
         transforms.check_clip(given)
         precision.check_mode(given["low_precision"])
-        return decay.interpret(given) | {"decay_mask": masks.as_mask(given["decay_mask"])}
+        cls.check_lazy(given)
+        given = guards.interpret(given) | {"decay_mask": masks.as_mask(given["decay_mask"])}
+        return decay.interpret(given)
+
+    @property
+    def anchor(self) -> tf.Variable:
+        """A variable whose devices are those of the whole step."""
+        return tf_variable(self.cells[0].variable)
 
     def innermost(self) -> "Optimizer":
         """The optimizer whose rate, decay, mask and clips count: itself, unless it wraps one."""
@@ -321,6 +343,7 @@ class Optimizer(Saved, Declared, keras.optimizers.Optimizer):
         with tf.init_scope():  # once, not at every step of a function that is being traced
             for variable in variables:
                 if variable not in self.cells:
+                    replicas.check_same(tf_variable(self.updates), tf_variable(variable))
                     self._add_cell(variable, masks.decide(mask, variable))
             self.built = True
             self.layout.check()
@@ -328,47 +351,42 @@ class Optimizer(Saved, Declared, keras.optimizers.Optimizer):
             if state is not None:
                 self.set_state(state)
 
+    def add_variables(self, variables: Sequence) -> None:
+        """Adds variables to those that are optimized; the state of all others stays as it is.
+
+        `apply` does the same when it meets a variable for the first time. Bias corrections count
+        from the optimizer's first update, whenever a variable came.
+        """
+        self.build(variables)
+
     def _add_cell(self, variable: Any, decision: masks.Decision) -> None:
         _check(variable)
         cell = Cell(variable, masks.path_of(variable), *decision)
         self.cells.add(cell)
-        prefix = cell.path.replace("/", "_")
+        prefix = cell.path.replace("/", "_").replace("~", "_")  # as scope names may be
 
         def make(name: str, slot: Slot) -> keras.Variable:
             return keras.Variable(
                 keras.initializers.Constant(slot.initial),
                 shape=slot.shape,
-                dtype="float32",
+                dtype=slot.dtype,
                 trainable=False,
+                **(dict(synchronization="on_read", aggregation="sum") if slot.summed else {}),
                 name=f"{prefix}_{name.replace('/', '_')}",
             )
 
         with replicas.beside(tf_variable(variable)):
             cell.add_slots(self.init(tf_variable(variable)), self._kept(variable), make)
+        if "row_step" in cell.kept:
+            rows.start(cell, self.iterations)
         setattr(self.slots, cell.path, cell.stored)
 
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Inside of this context the variables hold their averages; after it what they held."""
-        if not self.use_ema:
-            raise ValueError("There are averages with `use_ema=True` only.")
-        before = [tf.identity(tf_variable(cell.variable)) for cell in self.cells]
-        self.finalize_variable_values([cell.variable for cell in self.cells])
-        try:
-            yield
-        finally:
-            for cell, value in zip(self.cells, before, strict=True):
-                cell.variable.assign(value)
-
     def finalize_variable_values(self, var_list: Sequence) -> None:
-        """Keras's hook at the end of `fit`: variables become their averages, with `use_ema`."""
-        for variable in var_list if self.use_ema and self.built else ():
-            if variable in self.cells:
-                average = self.cells[self.cells.index(variable)].stored["average"]
-                started = tf.reduce_all(~tf.math.is_nan(average))
-                variable.assign(tf.cast(tf.where(started, average, variable), variable.dtype))
+        """Keras's hook at the end of `fit`: rows catch up, and averages replace variables."""
+        self.catch_up_rows()
+        self.overwrite_with_averages(var_list)
 
-    def _kept(self, variable: Any) -> Slots:
+    def _kept(self, variable: tf.Variable) -> Slots:
         """What the engine keeps beside the rule's slots."""
         kept = {}
         if self.low_precision == "master" and variable.dtype in precision.LOW:
@@ -376,7 +394,11 @@ class Optimizer(Saved, Declared, keras.optimizers.Optimizer):
         if self.use_ema:
             kept["average"] = copy(variable)
         if self.gradient_accumulation_steps is not None:
-            kept |= {"gradient_sum": zeros(variable), "gradient_count": zeros(variable, ())}
+            kept |= accumulation.slots(variable)
+        if self.max_consecutive_skips is not None:
+            kept["nonfinite_steps"] = Slot((), 0, "int32")
+        if self.sparse == "lazy" and len(variable.shape) > 1:
+            kept["row_step"] = Slot(variable.shape[:1], 0, "int32")
         return kept
 
     def exclude_from_weight_decay(
@@ -396,24 +418,18 @@ class Optimizer(Saved, Declared, keras.optimizers.Optimizer):
         return masks.DecayReport(rows, float(self.weight_decay), self.decay_coupling)
 
 
-def _both(left: Any, right: Any) -> Any:
-    """left and right, None where both are True without asking."""
-    if left is True or right is True:
-        return None if left is right else (right if left is True else left)
-    return left & right
+def _both(left: tf.Tensor | None, right: tf.Tensor | None) -> tf.Tensor | None:
+    """left and right; None stands for true."""
+    return right if left is None else (left if right is None else left & right)
 
 
-def _counter(name: str) -> keras.Variable:
-    return keras.Variable(
-        0, dtype="int64", trainable=False, aggregation="only_first_replica", name=name
-    )
-
-
-def _dense(g: Any, cell: Cell) -> tf.Tensor:
-    """The gradient as a float32 tensor of the variable's shape; repeated sparse rows are summed."""
+def _checked(g: Any, cell: Cell) -> Any:
+    """The gradient in float32 and of the variable's shape; dense, unless its rows are wanted."""
     shape = cell.variable.shape
     if isinstance(g, tf.IndexedSlices):
-        g = tf.math.unsorted_segment_sum(tf.cast(g.values, tf.float32), g.indices, shape[0])
+        if "row_step" in cell.kept:
+            return rows.float32(g, shape)
+        g = rows.dense(g, shape[0])
     g = tf.cast(g, tf.float32)
     if not g.shape.is_compatible_with(shape):
         raise ValueError(

@@ -12,7 +12,7 @@ MODES = ("master", "stochastic")
 
 def check_mode(mode: str) -> None:
     """Raises for what `low_precision` can't be."""
-    if mode not in MODES:
+    if not isinstance(mode, str) or mode not in MODES:
         raise ValueError(
             '`low_precision` must be "master" (a float32 copy) or "stochastic" (random rounding). '
             f"Received: low_precision={mode!r}"

@@ -2,16 +2,14 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
 
-UNTRIED = (
-    tf.distribute.TPUStrategy,
-    tf.distribute.ParameterServerStrategy,
-    tf.distribute.experimental.CentralStorageStrategy,
-)
+# Each replica runs the whole step for itself, on variables that it sees as its own.
+INLINE = (tf.distribute.TPUStrategy, tf.distribute.ParameterServerStrategy)
+UNTRIED = (tf.distribute.experimental.CentralStorageStrategy,)
 
 
 @functools.cache
@@ -30,11 +28,12 @@ def host_compiles() -> bool:
     return True
 
 
-def compiled(function: Callable[..., None], jit_compile: bool | str) -> Callable[..., None]:
+def compiled(function: Callable[..., Any], jit_compile: bool | str) -> Callable[..., Any]:
     """The function as one graph, compiled by XLA also inside a step that isn't.
 
     `jit_compile` "auto" compiles where the host can, True always (and raises where it can't),
-    False never. Keras's own "auto" means False on machines without an accelerator.
+    False never. Keras's own "auto" means False on machines without an accelerator. For a TPU the
+    whole step is compiled by its strategy; parameter servers can't lend variables to XLA.
     """
 
     @functools.cache
@@ -43,30 +42,82 @@ def compiled(function: Callable[..., None], jit_compile: bool | str) -> Callable
         return tf.function(function, autograph=False, jit_compile=jit)
 
     # A plain function: a tf.function among an optimizer's attributes would be exported with it.
-    return lambda *args: graph()(*args)
+    def call(*args: Any) -> Any:
+        inline = isinstance(tf.distribute.get_strategy(), INLINE)
+        return function(*args) if inline else graph()(*args)
+
+    return call
 
 
-def all_reduce(grads: list[tf.Tensor]) -> list[tf.Tensor]:
+def host_is_reachable() -> bool:
+    """Whether a step may contain operations on strings, as assertions do: not on a TPU."""
+    return not isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
+
+
+def all_reduce(grads: list) -> list:
     """The gradients summed over all replicas, in one batch; as they are outside of replicas."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return grads
-    local = [tf.identity(g) for g in grads]  # on the replica's device, also what was an argument
+    # On the replica's device, also what was an argument.
+    local = tf.nest.map_structure(tf.identity, grads, expand_composites=True)
     return context.all_reduce(tf.distribute.ReduceOp.SUM, local)
 
 
-def once(function: Callable[[list[tf.Tensor]], None], tensors: list[tf.Tensor]) -> None:
-    """Calls `function` once for all replicas, outside of their contexts, on all their tensors."""
+def shares(grads: list) -> list:
+    """What each replica is to add up, so that the sum over replicas is that of the gradients."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    in_replica = tf.distribute.get_replica_context() is not None
+    return grads if in_replica or replicas == 1 else [g / replicas for g in grads]
+
+
+def summed(variables: list[tf.Variable]) -> list:
+    """The sums over replicas of variables that hold something else on each, for each to have."""
+    if tf.distribute.get_replica_context() is not None:
+        return all_reduce([tf.convert_to_tensor(v) for v in variables])
+    strategy = tf.distribute.get_strategy()
+    if strategy.num_replicas_in_sync == 1:
+        return [tf.convert_to_tensor(components(v)[0]) for v in variables]
+    pairs = [(v, v) for v in variables]
+    return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
+
+
+def once(function: Callable[[list], None], tensors: list) -> None:
+    """Calls `function` once for all replicas, outside of their contexts, on all their tensors.
+
+    Under `INLINE` strategies each replica calls it for itself.
+    """
     context, strategy = tf.distribute.get_replica_context(), tf.distribute.get_strategy()
     if isinstance(strategy, UNTRIED):
         raise NotImplementedError(
-            "Only strategies that mirror variables, and one device, are supported yet. "
-            f"Received: {type(strategy).__name__}"
+            "CentralStorageStrategy is not supported: use MirroredStrategy, which keeps a copy of "
+            f"each variable on each device. Received: {type(strategy).__name__}"
         )
-    if context is None or not tf.distribute.has_strategy():
+    if context is None or isinstance(strategy, INLINE) or not tf.distribute.has_strategy():
         function(tensors)
     else:
         context.merge_call(lambda strategy, values: function(values), args=(tensors,))
+
+
+def outside(function: Callable[[], None]) -> None:
+    """Calls `function` outside of the replicas' contexts, where variables can be made."""
+    if tf.distribute.get_replica_context() is None or not tf.distribute.has_strategy():
+        function()
+    else:
+        tf.distribute.get_replica_context().merge_call(lambda strategy: function())
+
+
+def parts(variable: tf.Variable) -> Iterator[int | None]:
+    """The parts of a variable to work on here, each while its device is the current one.
+
+    None stands for the variable itself, as a replica sees it.
+    """
+    if tf.distribute.has_strategy() and tf.distribute.get_replica_context() is not None:
+        yield None
+        return
+    for replica, part in enumerate(components(variable)):
+        with tf.device(part.device):
+            yield replica
 
 
 def components(value: Any) -> tuple[Any, ...]:
@@ -74,21 +125,45 @@ def components(value: Any) -> tuple[Any, ...]:
     return tf.distribute.get_strategy().experimental_local_results(value)
 
 
-def component(value: Any, replica: int) -> Any:
+def component(value: Any, replica: int | None) -> Any:
     """The part of one device; what has no parts is the same for all."""
+    if replica is None:
+        return value
     parts = components(value)
     return parts[replica] if len(parts) > 1 else parts[0]
 
 
-def on(replica: int) -> Callable[[Any], Any]:
+def on(replica: int | None) -> Callable[[Any], Any]:
     """`component` for one replica."""
     return lambda value: component(value, replica)
 
 
 def beside(variable: tf.Variable) -> Any:
     """A scope in which new variables get the devices and replicas of `variable`."""
-    strategy = getattr(variable, "distribute_strategy", None) or tf.distribute.get_strategy()
     scope = contextlib.ExitStack()
-    scope.enter_context(strategy.scope())
-    scope.enter_context(strategy.extended.colocate_vars_with(variable))
+    scope.enter_context(strategy_of(variable).scope())
+    scope.enter_context(strategy_of(variable).extended.colocate_vars_with(variable))
     return scope
+
+
+def strategy_of(variable: tf.Variable) -> tf.distribute.Strategy:
+    """The strategy whose scope a variable was made in."""
+    return getattr(variable, "distribute_strategy", None) or tf.distribute.get_strategy()
+
+
+def check_same(own: tf.Variable, variable: tf.Variable) -> None:
+    """Raises where an optimizer and a variable belong to different strategies.
+
+    An optimizer made outside of a scope is right where each process has its replicas to itself.
+    """
+    mine, other = (getattr(v, "distribute_strategy", None) for v in (own, variable))
+    alone = mine is None and not isinstance(other, INLINE)
+    if not alone and mine is not other:
+        raise ValueError(
+            "An optimizer and its variables must be made in the same `strategy.scope()`. Received: "
+            f"an optimizer of {_name(mine)} for the variable {variable.name!r} of {_name(other)}"
+        )
+
+
+def _name(strategy: tf.distribute.Strategy | None) -> str:
+    return "no strategy" if strategy is None else type(strategy).__name__

@@ -9,16 +9,21 @@ import numpy as np
 from tf_decoupled.hyperparameters import is_variable, serialize
 from tf_decoupled.state import Mismatch, aligned
 
-COUNTERS = ("iterations", "skipped_steps", "micro_steps")
-
 
 class Saved:
     """The part of an optimizer that saving and loading goes through, in whatever format."""
 
+    def add_counter(self, name: str, start: float = 0, dtype: str = "int64") -> None:
+        """Makes a scalar variable of the step, saved by its name, as an attribute."""
+        self.starts[name] = start
+        # Aggregation would cost a collective per step on TPUs; all replicas assign the same.
+        counter = keras.Variable(start, dtype=dtype, trainable=False, name=name)
+        setattr(self, name, counter)
+
     def named_variables(self) -> dict[str, Any]:
         """Everything that makes up the state, by name: "iterations", "learning_rate", "path:m"."""
-        named = {name: getattr(self, name) for name in COUNTERS}
-        named = {name: counter for name, counter in named.items() if is_variable(counter)}
+        named = {"iterations": self.iterations}
+        named |= {name: getattr(self, name) for name in self.starts if name != "updates"}
         named |= self.hyperparameter_variables()
         return named | {f"{c.path}:{name}": v for c in self.cells for name, v in c.stored.items()}
 
@@ -54,15 +59,15 @@ class Saved:
                 f"The saved state doesn't fit this {type(self).__name__}, and nothing was loaded. "
                 "`opt.set_state(state, strict=False)` loads what fits.\n" + str(mismatch)
             )
-        for name in own.keys() & state.keys() - set(mismatch.misshapen):
-            own[name].assign(state[name])
+        for name, variable in own.items():  # in the same order on all workers
+            if name in state and name not in mismatch.misshapen:
+                variable.assign(state[name])
         return mismatch
 
     def reset_state(self) -> None:
         """Puts slots and `iterations` back to their start; hyperparameters stay as they are."""
-        for name in COUNTERS:
-            if is_variable(counter := getattr(self, name)):
-                counter.assign(0)
+        for name, start in self.starts.items():
+            getattr(self, name).assign(start)
         for cell in self.cells:
             cell.reset()
 

@@ -19,11 +19,19 @@ from tf_decoupled import precision
 Slots = Mapping[str, Any]  # name to Slot (to value, once read), or to the Slots of an inner rule
 
 
+ITSELF = ""  # among the names of what is stored beside a variable: the variable
+
+
 class Slot(NamedTuple):
-    """One array beside a variable: its shape, and the number that it starts with."""
+    """One array beside a variable: its shape, and the number that it starts with.
+
+    `summed`: under replicas each has an array of its own, and what is read is the sum of all.
+    """
 
     shape: tuple[int, ...]
     initial: float
+    dtype: str = "float32"
+    summed: bool = False
 
 
 def zeros(p: tf.Variable, shape: tuple[int, ...] | None = None) -> Slot:
@@ -44,7 +52,9 @@ class Cell:
     """A model variable, the slots beside it, whether it decays and why.
 
     `slots` are the rule's; `kept` is what the engine keeps beside them: "master", the variable in
-    float32; "average" of its values; "gradient_sum" and "gradient_count" of an accumulation.
+    float32; "average" of its values; "gradient_sum" and "gradient_count" of an accumulation;
+    "row_step", the update that each row was last touched by; "nonfinite_steps", how many
+    gradients in a row were not finite. `rows`, if any, are those that `read` and `assign` mean.
     """
 
     def __init__(self, variable: Any, path: str, decays: bool, reason: str):
@@ -53,6 +63,7 @@ class Cell:
         self.slots: dict[str, Slot] = {}
         self.kept: dict[str, Slot] = {}
         self.stored: dict[str, Any] = {}
+        self.rows: tf.Tensor | None = None
 
     def add_slots(self, slots: Slots, kept: Slots, make: Callable[[str, Slot], Any]) -> None:
         """Stores each slot in the variable that `make(name, slot)` returns."""
@@ -60,20 +71,34 @@ class Cell:
         both = {**self.slots, **self.kept}
         self.stored = {name: make(name, slot) for name, slot in both.items()}
 
-    def on(self, component: Callable[[tf.Variable], tf.Variable]) -> "Cell":
-        """The same cell with the components of its variables on one device."""
+    def on(
+        self, component: Callable[[tf.Variable], tf.Variable], rows: tf.Tensor | None = None
+    ) -> "Cell":
+        """The same cell with the components of its variables on one device, or rows of them."""
         cell = Cell(component(tf_variable(self.variable)), self.path, self.decays, self.reason)
         cell.slots, cell.kept, cell.constraint = self.slots, self.kept, self.constraint
         cell.stored = {name: component(tf_variable(v)) for name, v in self.stored.items()}
+        cell.rows = rows
         return cell
+
+    def variable_of(self, name: str) -> tf.Variable:
+        """The variable behind a stored name, or behind `ITSELF`."""
+        return tf_variable(self.stored[name] if name else self.variable)
+
+    def value(self, name: str) -> tf.Tensor:
+        """What `variable_of(name)` holds, or its rows."""
+        variable = self.variable_of(name)
+        if self.rows is None:
+            return tf.convert_to_tensor(variable)
+        return tf.gather(variable, self.rows)
 
     def read(self) -> tuple[tf.Tensor, SimpleNamespace]:
         """The variable's value in float32, and the slots' values by name."""
-        value, stored = tf.convert_to_tensor(tf_variable(self.variable)), self.stored
+        value = self.value(ITSELF)
         p = tf.cast(value, tf.float32)
         if "master" in self.kept:
-            p = precision.recall(value, tf.convert_to_tensor(stored["master"]))
-        values = {name: tf.convert_to_tensor(stored[name]) for name in self.slots}
+            p = precision.recall(value, self.value("master"))
+        values = {name: self.value(name) for name in self.slots}
         for name, slot in self.slots.items():
             if slot.initial != slot.initial:
                 values[name] = tf.where(tf.math.is_nan(values[name]), p, values[name])
@@ -81,51 +106,57 @@ class Cell:
 
     def average(self, p: tf.Tensor, momentum: tf.Tensor) -> tf.Tensor:
         """The moving average once `p` is in it; `p` itself where nothing is yet."""
-        average = tf.convert_to_tensor(self.stored["average"])
+        average = self.value("average")
         return tf.where(tf.math.is_nan(average), p, momentum * average + (1 - momentum) * p)
 
-    def write(
+    def results(
         self, p: tf.Tensor, slots: Slots, kept: Slots, seed: tf.Tensor, accept: Any = None
-    ) -> None:
-        """Assigns the variable and every slot; where `accept` is false, what they hold already."""
+    ) -> dict[str, tf.Tensor]:
+        """What to assign to each slot and to the variable, by name, as each of them stores it.
+
+        Where `accept` is false, what they hold already.
+        """
         values = dict(flatten(slots))
         if values.keys() != self.slots.keys():
             raise ValueError(
                 "A rule must return the slots that its `init` declares, all of them and no others. "
                 f"Declared: {sorted(self.slots)}. Received: {sorted(values)}"
             )
-        values |= kept
         if "master" in self.kept:
-            values["master"] = p
+            kept = {**kept, "master": p}
         elif self.variable.dtype in precision.LOW:
             p = precision.round_stochastically(p, self.variable.dtype, seed)
-        _assign(tf_variable(self.variable), p, accept)
+        values |= {ITSELF: p, **kept}
+        values = {n: tf.cast(value, self.variable_of(n).dtype) for n, value in values.items()}
+        if accept is None:
+            return values
+        return {n: tf.where(accept, value, self.value(n)) for n, value in values.items()}
+
+    def assign(self, values: Mapping[str, tf.Tensor]) -> None:
+        """Stores what `results` returned."""
         for name, value in values.items():
-            _assign(tf_variable(self.stored[name]), value, accept)
+            if self.rows is None:
+                self.variable_of(name).assign(value)
+            else:
+                self.variable_of(name).scatter_update(tf.IndexedSlices(value, self.rows))
 
     def accumulate(self, g: tf.Tensor) -> None:
         """Adds a gradient to those of the micro-steps before."""
-        tf_variable(self.stored["gradient_sum"]).assign_add(g)
-        tf_variable(self.stored["gradient_count"]).assign_add(1.0)
+        self.variable_of("gradient_sum").assign_add(g)
+        self.variable_of("gradient_count").assign_add(1.0)
 
-    def accumulated(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """The sum of the gradients, and whether there were any; both start anew."""
-        total, count = (self.stored[name] for name in ("gradient_sum", "gradient_count"))
-        result = tf.identity(total), tf_variable(count) > 0.0
-        with tf.control_dependencies(result):
-            for variable in (total, count):
-                tf_variable(variable).assign(tf.zeros(variable.shape))
-        return result
+    def end_group(self) -> tf.Tensor:
+        """Empties the accumulation; returns whether there was a gradient in it."""
+        present = self.value("gradient_count") > 0.0
+        with tf.control_dependencies([present]):
+            for name in ("gradient_sum", "gradient_count"):
+                self.variable_of(name).assign(tf.zeros(self.variable_of(name).shape))
+        return present
 
     def reset(self) -> None:
         """Puts every slot back to what it started with."""
         for name, slot in {**self.slots, **self.kept}.items():
-            self.stored[name].assign(tf.fill(slot.shape, slot.initial))
-
-
-def _assign(variable: tf.Variable, value: tf.Tensor, accept: Any) -> None:
-    value = tf.cast(value, variable.dtype)
-    variable.assign(value if accept is None else tf.where(accept, value, variable))
+            self.stored[name].assign(tf.fill(slot.shape, tf.cast(slot.initial, slot.dtype)))
 
 
 class Cells:

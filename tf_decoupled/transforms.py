@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_decoupled.math import norm
+from tf_decoupled.math import global_norm, norm
 
 
 def clip(grads: list[tf.Tensor], h: SimpleNamespace) -> list[tf.Tensor]:
@@ -20,14 +20,14 @@ def clip(grads: list[tf.Tensor], h: SimpleNamespace) -> list[tf.Tensor]:
     if h.clipnorm is not None:
         return [g * shrink(norm(g), h.clipnorm) for g in grads]
     if h.global_clipnorm is not None:
-        scale = shrink(norm(tf.stack([norm(g) for g in grads])), h.global_clipnorm)
+        scale = shrink(global_norm(grads), h.global_clipnorm)
         return [g * scale for g in grads]
     return grads
 
 
-def all_finite(grads: list[tf.Tensor]) -> tf.Tensor:
-    """Whether no gradient has a NaN or inf anywhere: a boolean scalar."""
-    return tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in grads])
+def all_finite(g: tf.Tensor) -> tf.Tensor:
+    """Whether there is no NaN or inf anywhere: a boolean scalar."""
+    return tf.reduce_all(tf.math.is_finite(g))
 
 
 def shrink(length: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:

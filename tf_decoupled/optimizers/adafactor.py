@@ -51,7 +51,7 @@ class Adafactor(Optimizer):
             r = ema(s.r, tf.reduce_mean(g2, -1), β)
             c = ema(s.c, tf.reduce_mean(g2, -2), β)
             slots = dict(r=r, c=c)
-            r = r / tf.reduce_mean(r, -1, keepdims=True)
             u = g * tf.math.rsqrt(r)[..., :, None] * tf.math.rsqrt(c)[..., None, :]
+            u = u * tf.sqrt(tf.reduce_mean(r, -1))[..., None, None]
         u = u / tf.maximum(1.0, rms(u) / h.clip_threshold)
         return tf.maximum(h.epsilon_2, rms(p)) * u, slots

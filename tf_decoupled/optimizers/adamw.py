@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tf_decoupled.hyperparameters import Beta, Scalar
-from tf_decoupled.math import debias, ema, one_minus_power
+from tf_decoupled.math import debias, ema, one_minus_power, shrunk
 from tf_decoupled.optimizer import Optimizer
 from tf_decoupled.state import zeros
 
@@ -45,3 +45,9 @@ class AdamW(Optimizer):
             v = slots["v_max"] = tf.maximum(s.v_max, v)
         ε = h.epsilon / tf.sqrt(one_minus_power(h.beta_2, h.t)) if self.epsilon_hat else h.epsilon
         return debias(m, h.beta_1, h.t) / (tf.sqrt(debias(v, h.beta_2, h.t)) + ε), slots
+
+    def catch_up(self, p, s, h, k):
+        """m ← β₁ᵏ m,  v ← β₂ᵏ v,  θ ← (1 − κ)ᵏ θ;  θ doesn't move along m̂ / (√v̂ + ε) meanwhile."""
+        slots = dict(m=h.beta_1**k * s.m, v=h.beta_2**k * s.v)
+        slots |= dict(v_max=s.v_max) if self.amsgrad else {}
+        return shrunk(p, h.decay, k), slots

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tf_decoupled.hyperparameters import Beta, Scalar
-from tf_decoupled.math import ema
+from tf_decoupled.math import ema, shrunk, shrunk_series
 from tf_decoupled.optimizer import Optimizer
 from tf_decoupled.state import zeros
 
@@ -30,3 +30,8 @@ class Lion(Optimizer):
 
     def update(self, p, g, s, h):
         return tf.sign(ema(s.m, g, h.beta_1)), dict(m=ema(s.m, g, h.beta_2))
+
+    def catch_up(self, p, s, h, k):
+        """θ ← (1 − κ)ᵏ θ − η sign(β₁ m) Σⱼ (1 − κ)ᵏ⁻ʲ,  m ← β₂ᵏ m: exact."""
+        moved = h.learning_rate * tf.sign(h.beta_1 * s.m) * shrunk_series(1.0, h.decay, k)
+        return shrunk(p, h.decay, k) - moved, dict(m=h.beta_2**k * s.m)

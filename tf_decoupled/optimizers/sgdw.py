@@ -1,6 +1,7 @@
 """SGDW."""
 
 from tf_decoupled.hyperparameters import Beta, Scalar
+from tf_decoupled.math import shrunk, shrunk_series
 from tf_decoupled.optimizer import Optimizer
 from tf_decoupled.state import zeros
 
@@ -33,3 +34,9 @@ class SGDW(Optimizer):
         m = h.momentum * s.m + h.learning_rate * g
         update = h.momentum * m + h.learning_rate * g if self.nesterov else m
         return p - update - h.decay * p, dict(m=m)
+
+    def catch_up(self, p, s, h, k):
+        """θ ← (1 − κ)ᵏ θ − c m Σⱼ (1 − κ)ᵏ⁻ʲ β₁ʲ,  m ← β₁ᵏ m;  c = 1, with Nesterov β₁: exact."""
+        m = h.momentum * s.m if self.nesterov else s.m
+        moved = shrunk_series(h.momentum, h.decay, k) * m
+        return shrunk(p, h.decay, k) - moved, dict(m=h.momentum**k * s.m)

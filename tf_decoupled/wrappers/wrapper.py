@@ -35,13 +35,18 @@ class Wrapper(Optimizer):
     positional: ClassVar[int] = 1
     inner: Optimizer = None
 
-    @staticmethod
-    def interpret(given: dict[str, Any]) -> dict[str, Any]:
+    @classmethod
+    def interpret(cls, given: dict[str, Any]) -> dict[str, Any]:
         inner = given["inner"]
         if not isinstance(inner, Optimizer):
             raise TypeError(
                 "A wrapper goes around an optimizer of this library, `Lookahead(AdamW(1e-3))`. "
                 f"Received: {inner!r}"
+            )
+        if inner.sparse != "exact":
+            raise ValueError(
+                "A wrapper steps whole variables: wrap an optimizer with `sparse=\"exact\"`. "
+                f"Received: {type(inner).__name__}(sparse={inner.sparse!r})"
             )
         if inner.built:
             raise ValueError(

@@ -1,0 +1,179 @@
+"""sparse="lazy": a step touches the rows of its gradient; what they missed is caught up."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from cases import mirrored, run, variables
+
+import tf_decoupled as td
+
+ROWS, WIDTH = 20, 3
+
+EXACT = {
+    "SGDW": lambda **shared: td.SGDW(0.1, 0.05, **shared),
+    "SGDW-nesterov": lambda **shared: td.SGDW(0.1, 0.05, nesterov=True, **shared),
+    "SGD-no-momentum": lambda **shared: td.SGD(0.1, **shared),
+    "Lion": lambda **shared: td.Lion(0.01, 0.1, **shared),
+    "AdamW-no-momentum": lambda **shared: td.AdamW(0.1, 0.05, beta_1=0.0, **shared),
+    "AdamW-no-momentum-amsgrad": lambda **shared: td.AdamW(
+        0.1, 0.05, beta_1=0.0, amsgrad=True, **shared
+    ),
+    "SGDW-global_clipnorm": lambda **shared: td.SGDW(0.1, 0.05, global_clipnorm=0.5, **shared),
+    "SGDW-mask": lambda **shared: td.SGDW(0.1, 0.05, decay_mask=["v"], **shared),
+}
+
+
+def sparse_gradients(steps=15, seed=0):
+    """Six slices a step, some rows repeated, many rows never."""
+    rng = np.random.default_rng(seed)
+    return [
+        (rng.normal(size=(6, WIDTH)).astype("float32"), rng.integers(0, ROWS - 3, 6))
+        for _ in range(steps)
+    ]
+
+
+def table(dtype="float32"):
+    values = np.random.default_rng(1).normal(size=(ROWS, WIDTH)).astype("float32")
+    return keras.Variable(values, dtype=dtype, name="v")
+
+
+def train(optimizer, grads, strategy=None, graph=True):
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        v = table()
+        optimizer = optimizer()
+        optimizer.build([v])
+
+    def step(values, indices):
+        optimizer.apply([tf.IndexedSlices(values, indices, tf.constant([ROWS, WIDTH]))], [v])
+
+    def on_all(values, indices):
+        strategy.run(step, (values / strategy.num_replicas_in_sync, indices))
+
+    on_all = tf.function(on_all) if graph else on_all
+    for values, indices in grads:
+        on_all(tf.constant(values), tf.constant(indices, tf.int32))
+    return v, optimizer
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("graph", [True, False])
+def test_lazy_rows_end_as_the_dense_gradient_leaves_them(name, graph):
+    grads = sparse_gradients()
+    v, optimizer = train(lambda: EXACT[name](sparse="lazy"), grads, graph=graph)
+    expected, dense = train(EXACT[name], grads)
+    optimizer.catch_up_rows()
+    np.testing.assert_allclose(v.numpy(), expected.numpy(), rtol=1e-5, atol=2e-6)
+    for slot, value in dense.get_state().items():
+        np.testing.assert_allclose(optimizer.get_state()[slot], value, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_of_adamw_decay_and_forget_while_absent_but_do_not_drift():
+    v, optimizer = train(lambda: td.AdamW(0.1, 0.5, sparse="lazy"), sparse_gradients(1))
+    after, m = v.numpy().astype("float64"), optimizer.get_state()["v:m"]
+    row, other = sparse_gradients(1)[0][1][0], ROWS - 2
+    absent = tf.IndexedSlices(tf.zeros((1, WIDTH)), [ROWS - 1], tf.constant([ROWS, WIDTH]))
+    for _ in range(4):
+        optimizer.apply([absent], [v])
+    np.testing.assert_array_equal(v.numpy()[row], after[row].astype("float32"))
+    optimizer.catch_up_rows()
+    np.testing.assert_allclose(v.numpy()[row], after[row] * 0.95**4, rtol=1e-6)
+    np.testing.assert_allclose(optimizer.get_state()["v:m"][row], m[row] * 0.9**4, rtol=1e-5)
+    np.testing.assert_allclose(v.numpy()[other], table().numpy()[other] * 0.95**5, rtol=1e-6)
+    again = v.numpy()
+    optimizer.catch_up_rows()
+    np.testing.assert_array_equal(v.numpy(), again)
+
+
+@pytest.mark.parametrize("name", ["SGDW", "AdamW-no-momentum"])
+def test_replicas_put_their_rows_together(name):
+    grads = sparse_gradients(8)
+    v, optimizer = train(lambda: EXACT[name](sparse="lazy"), grads, mirrored())
+    expected, _ = train(EXACT[name], grads)
+    optimizer.catch_up_rows()
+    for component in mirrored().experimental_local_results(v.value):
+        np.testing.assert_allclose(component, expected.numpy(), rtol=1e-5, atol=2e-6)
+
+
+def test_dense_gradients_and_vectors_go_on_as_ever():
+    grads = [[np.ones(s, "float32") for s in [(3, 4), (5,)]] for _ in range(4)]
+    ours = run(td.AdamW(0.1, sparse="lazy"), variables([(3, 4), (5,)]), grads, graph=True)
+    expected = run(td.AdamW(0.1), variables([(3, 4), (5,)]), grads, graph=True)
+    for a, e in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-6)
+
+
+def test_a_nan_in_one_row_touches_nothing():
+    make = lambda: td.AdamW(0.1, sparse="lazy", skip_nonfinite=True)  # noqa: E731
+    bad = (np.full((6, WIDTH), np.nan, "float32"), np.arange(6))
+    grads = sparse_gradients(4)
+    v, optimizer = train(make, [*grads[:2], bad, *grads[2:]])
+    expected, _ = train(make, grads)
+    np.testing.assert_array_equal(v.numpy(), expected.numpy())
+    assert int(optimizer.skipped_steps) == 1
+
+
+def test_lazy_training_resumes_bit_for_bit_and_starts_late_variables_late():
+    grads = sparse_gradients(6)
+    make = lambda: td.AdamW(0.1, 0.1, sparse="lazy")  # noqa: E731
+    whole, _ = train(make, grads)
+    half, first = train(make, grads[:3])
+    second = make()
+    second.build([half])
+    second.set_state(first.get_state())
+    late = keras.Variable(np.ones((2, 2), "float32"), name="late")
+    second.add_variables([late])
+    for values, indices in grads[3:]:
+        slices = tf.IndexedSlices(
+            tf.constant(values), tf.constant(indices, tf.int32), tf.constant([ROWS, WIDTH])
+        )
+        second.apply([slices], [half])
+    np.testing.assert_array_equal(half.numpy(), whole.numpy())
+    second.catch_up_rows()
+    np.testing.assert_allclose(late.numpy(), 0.99**3, rtol=1e-6)
+
+
+def test_fit_of_an_embedding_ends_caught_up(tmp_path):
+    x, y = np.random.default_rng(0).integers(0, 8, (32, 2)), np.ones((32, 1), "float32")
+    layers = [keras.layers.Embedding(50, 4), keras.layers.Flatten(), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile(td.AdamW(0.01, 0.1, sparse="lazy"), "mse")
+    model.fit(x, y, batch_size=8, verbose=0)
+    state = model.optimizer.get_state()
+    (steps,) = [v for name, v in state.items() if name.endswith("embeddings:row_step")]
+    np.testing.assert_array_equal(steps, 4)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras").optimizer
+    assert again.sparse == "lazy" and int(again.iterations) == 4
+
+
+@pytest.mark.parametrize(
+    "make,words",
+    [
+        (lambda: td.AdamW(sparse="eager"), "Received: sparse='eager'"),
+        (lambda: td.LAMB(sparse="lazy"), "LAMB can not step single rows"),
+        (lambda: td.AdamW(sparse="lazy", use_ema=True), "{'use_ema': True}"),
+        (
+            lambda: td.SGDW(sparse="lazy", gradient_accumulation_steps=2),
+            "{'gradient_accumulation_steps': 2}",
+        ),
+        (lambda: td.SGDW(sparse="lazy", low_precision="stochastic"), "'stochastic'"),
+        (lambda: td.Lookahead(td.AdamW(sparse="lazy")), "A wrapper steps whole variables"),
+    ],
+)
+def test_what_does_not_go_together_says_so(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_bfloat16_rows_keep_their_masters():
+    v = table("bfloat16")
+    optimizer = td.SGDW(1e-3, 0.0, momentum=0.0, sparse="lazy")
+    optimizer.build([v])
+    slices = tf.IndexedSlices(tf.ones((2, WIDTH)), [4, 4], tf.constant([ROWS, WIDTH]))
+    before = tf.cast(v.value, tf.float32).numpy()
+    for _ in range(10):
+        optimizer.apply([slices], [v])
+    master = optimizer.get_state()["v:master"][4]
+    np.testing.assert_allclose(master, before[4] - 10 * 2e-3, rtol=1e-5)

@@ -1,0 +1,201 @@
+"""Guards: a step whose gradients are not finite is skipped and counted, and ends a hopeless run.
+
+Float16 gradients below 6e-8 vanish. Scaling the loss lifts them; a scale that is too large shows
+as an inf, for which the step is skipped and the scale lowered.
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_decoupled import replicas
+from tf_decoupled.hyperparameters import is_variable, serialize
+from tf_decoupled.state import Cell, tf_variable
+from tf_decoupled.transforms import all_finite
+
+
+@keras.saving.register_keras_serializable("tf_decoupled")
+class DynamicLossScale:
+    """A loss scale that adapts itself to the gradients.
+
+        after `growth_steps` updates in a row:  scale ← growth_factor · scale
+        after a NaN or inf:                     scale ← max(minimum, backoff_factor · scale)
+
+    Args:
+        initial_scale: the first scale; `optimizer.dynamic_scale` is the present one, and
+            `optimizer.finite_steps` counts the updates since it changed.
+        growth_steps, growth_factor: when the scale grows, and to how many times itself (> 1).
+        backoff_factor: in (0, 1).
+        minimum: the floor.
+
+    Raises ValueError for numbers that these are not.
+
+    Micikevicius et al., "Mixed Precision Training", 2018, section 3.2. arXiv:1710.03740
+    """
+
+    def __init__(
+        self,
+        initial_scale: float = 2.0**15,
+        growth_steps: int = 2000,
+        growth_factor: float = 2.0,
+        backoff_factor: float = 0.5,
+        minimum: float = 1.0,
+    ):
+        self.initial_scale, self.growth_steps = initial_scale, growth_steps
+        self.growth_factor, self.backoff_factor = growth_factor, backoff_factor
+        self.minimum = minimum
+        holds = (
+            0 < minimum <= initial_scale < float("inf")
+            and growth_steps >= 1
+            and growth_factor > 1
+            and 0 < backoff_factor < 1
+        )
+        if not holds:
+            raise ValueError(
+                "A DynamicLossScale needs 0 < minimum <= initial_scale, growth_steps >= 1, "
+                f"growth_factor > 1 and 0 < backoff_factor < 1. Received: {self.get_config()}"
+            )
+
+    def after(
+        self, scale: tf.Tensor, finite_steps: tf.Tensor, finite: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Scale and number of updates since it changed, after a step: scalars."""
+        grown = scale * self.growth_factor
+        grow = (finite_steps + 1 >= self.growth_steps) & tf.math.is_finite(grown)
+        lowered = tf.maximum(self.minimum, scale * self.backoff_factor)
+        scale = tf.where(finite, tf.where(grow, grown, scale), lowered)
+        return scale, (finite_steps + 1) * tf.cast(finite & ~grow, finite_steps.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("initial_scale", "growth_steps", "growth_factor", "backoff_factor", "minimum")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "DynamicLossScale":
+        return cls(**config)
+
+
+def interpret(given: dict[str, Any]) -> dict[str, Any]:
+    """The constructor's arguments with the loss scale as an object or as `loss_scale_factor`."""
+    scale, factor = given["loss_scale"], given["loss_scale_factor"]
+    if scale is None and factor is None and keras.config.dtype_policy().name == "mixed_float16":
+        scale = "dynamic"  # as Keras's `compile` does, with its own optimizer around this one
+    if scale is not None and factor is not None:
+        raise ValueError(
+            "`loss_scale_factor` is Keras's word for a `loss_scale` that is a number: set one. "
+            f"Received: loss_scale={scale!r}, loss_scale_factor={factor!r}"
+        )
+    if scale == "dynamic":
+        scale = DynamicLossScale()
+    elif isinstance(scale, str) or (callable(scale) and not is_variable(scale)):
+        raise ValueError(
+            '`loss_scale` must be "dynamic", a DynamicLossScale, a number > 0 or None. '
+            f"Received: loss_scale={scale!r}"
+        )
+    elif not isinstance(scale, DynamicLossScale):
+        scale, factor = None, factor if scale is None else scale
+    guarded = given["max_consecutive_skips"] is not None or scale is not None
+    return given | dict(
+        loss_scale=scale,
+        loss_scale_factor=factor,
+        skip_nonfinite=given["skip_nonfinite"] or guarded,
+    )
+
+
+class Guarded:
+    """The part of an optimizer that scales losses, counts skipped steps, and gives up."""
+
+    skipped_steps: Any = 0
+    consecutive_skips: Any = 0
+    dynamic_scale: Any = None
+    finite_steps: Any = None
+    loss_was_scaled = False
+
+    def add_guards(self) -> None:
+        """Makes the counters that the arguments ask for."""
+        if self.skip_nonfinite:
+            self.add_counter("skipped_steps")
+        if self.max_consecutive_skips is not None:
+            self.add_counter("consecutive_skips")
+        if self.loss_scale is not None:
+            self.add_counter("dynamic_scale", self.loss_scale.initial_scale, "float32")
+            self.add_counter("finite_steps")
+
+    def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
+        """The loss times the loss scale, in float32 where there is one."""
+        self.loss_was_scaled = True
+        scale = self.loss_scale_factor if self.dynamic_scale is None else self.dynamic_scale
+        if scale is None:
+            return loss
+        return tf.cast(loss, tf.float32) * tf.cast(tf.convert_to_tensor(scale), tf.float32)
+
+    def inspect(self, cells: list[Cell], grads: list[tf.Tensor]) -> tf.Tensor:
+        """Whether all gradients are finite; notes the variables for which they are not."""
+        finite = [all_finite(g) for g in grads]
+        if self.max_consecutive_skips is not None:
+            for cell, ok in zip(cells, finite, strict=True):
+                steps = cell.variable_of("nonfinite_steps")
+                steps.assign(tf.where(ok, 0, steps + 1))
+        return tf.reduce_all(finite)
+
+    def check_scaled(self) -> None:
+        """Raises before gradients are divided by a scale that the loss was never multiplied by."""
+        if self.dynamic_scale is not None and not self.loss_was_scaled:
+            raise ValueError(
+                "The gradients will be divided by the loss scale, and no loss was multiplied by "
+                "it: differentiate `opt.scale_loss(loss)`, or turn scaling off with `loss_scale=1`."
+                f" Received: loss_scale={serialize(self.loss_scale)['config']}"
+            )
+
+    def count(self, accept: tf.Tensor) -> None:
+        """Counts a step that was taken, or skipped."""
+        taken = tf.cast(accept, tf.int64)
+        self.iterations.assign_add(taken)
+        if self.skip_nonfinite:
+            self.skipped_steps.assign_add(1 - taken)
+        if self.dynamic_scale is not None:
+            before = tf_variable(self.dynamic_scale), tf_variable(self.finite_steps)
+            scale, finite_steps = self.loss_scale.after(*map(tf.identity, before), accept)
+            self.dynamic_scale.assign(scale)
+            self.finite_steps.assign(finite_steps)
+        if self.max_consecutive_skips is not None:
+            so_far = tf.identity(tf_variable(self.consecutive_skips))
+            self.consecutive_skips.assign((so_far + 1) * (1 - taken))
+
+    def check_skips(self) -> None:
+        """Raises FloatingPointError after `max_consecutive_skips` skipped steps in a row.
+
+        It names the variables whose gradients were not finite. A step that is neither compiled as
+        a whole nor on a TPU does so by itself; XLA has no errors, so call this there, on the host.
+        """
+        limit = self.max_consecutive_skips
+        if limit is None or self.consecutive_skips.numpy() < limit.numpy():
+            return
+        steps = {c.path: int(c.stored["nonfinite_steps"].numpy()) for c in self.cells}
+        steps = {path: n for path, n in steps.items() if n}
+        raise FloatingPointError(f"{_GAVE_UP} Variables, and for how many steps: {steps}")
+
+    def raise_inside(self) -> None:
+        """`check_skips` as a part of the step: an operation, where one is traced."""
+        if self.max_consecutive_skips is None or not replicas.host_is_reachable():
+            return
+        if tf.executing_eagerly():
+            self.check_skips()
+            return
+        limit = tf.cast(tf_variable(self.max_consecutive_skips), tf.int64)
+        tf.cond(
+            tf_variable(self.consecutive_skips) < limit, lambda: tf.constant(True), self._give_up
+        )
+
+    def _give_up(self) -> tf.Tensor:
+        data = [f"{_GAVE_UP} Each variable, and for how many steps:"]
+        for cell in self.cells:  # whole, as XLA leaves the assertion out but compiles its data
+            data += [cell.path, tf_variable(cell.stored["nonfinite_steps"])]
+        with tf.control_dependencies([tf.debugging.Assert(False, data, len(data))]):
+            return tf.constant(False)
+
+
+_GAVE_UP = (
+    "`max_consecutive_skips` steps in a row had gradients with a NaN or inf, and were skipped."
+)

@@ -1,0 +1,131 @@
+"""Sparse gradients, of some rows of a variable: summed where a row repeats, dense or row by row.
+
+With `sparse="lazy"` a step reads and writes the rows of the gradient only. What a row has missed,
+its decay and what its slots do without a gradient, it catches up in closed form when it is next
+in a gradient: `catch_up` of the rule.
+"""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import tensorflow as tf
+
+from tf_decoupled import replicas
+from tf_decoupled.hyperparameters import namespace
+from tf_decoupled.state import Cell, Slots
+
+
+def dense(g: tf.IndexedSlices, rows: int) -> tf.Tensor:
+    """The gradient as a float32 array of all rows; repeated ones are summed."""
+    return tf.math.unsorted_segment_sum(tf.cast(g.values, tf.float32), g.indices, rows)
+
+
+def float32(g: tf.IndexedSlices, shape: Sequence[int]) -> tf.IndexedSlices:
+    """The same slices in float32."""
+    values, indices = tf.cast(g.values, tf.float32), tf.convert_to_tensor(g.indices)
+    return tf.IndexedSlices(values, indices, tf.constant(tuple(shape)))
+
+
+def first(indices: tf.Tensor) -> tf.Tensor:
+    """For each index a number below their count, the same for the same index: [n] to [n].
+
+    `tf.unique` would do, but that its result has a shape unknown to XLA.
+    """
+    return tf.searchsorted(tf.sort(indices), indices)
+
+
+def summed(g: Any) -> Any:
+    """Dense gradients as they are; of sparse ones a row per different index, and zeros: [n, ...].
+
+    Norms of it are those of the dense gradient.
+    """
+    if not isinstance(g, tf.IndexedSlices):
+        return g
+    return tf.math.unsorted_segment_sum(g.values, first(g.indices), tf.shape(g.indices)[0])
+
+
+def spread(total: tf.Tensor, g: Any) -> tf.Tensor:
+    """The inverse of the order that `summed` gave: at each index, the sum of its row."""
+    return tf.gather(total, first(g.indices)) if isinstance(g, tf.IndexedSlices) else total
+
+
+def indices(g: Any) -> tf.Tensor | None:
+    """The rows that a sparse gradient is about; None, all of them, for a dense one."""
+    return g.indices if isinstance(g, tf.IndexedSlices) else None
+
+
+def missed(step: tf.Tensor, row_step: tf.Tensor, rank: int) -> tf.Tensor:
+    """How many updates before this `step` each row was in none of, as float32 [n, 1, ...]."""
+    k = tf.cast(tf.cast(step, tf.int32) - 1 - row_step, tf.float32)
+    return tf.reshape(k, [-1] + [1] * (rank - 1))
+
+
+def touched(cell: Cell, step: tf.Tensor) -> tf.Tensor:
+    """ "row_step" after an update of these rows."""
+    return tf.zeros_like(cell.value("row_step")) + tf.cast(step, tf.int32)
+
+
+def start(cell: Cell, step: Any) -> None:
+    """Has rows miss updates from this step on only."""
+    cell.variable_of("row_step").assign(tf.fill(cell.kept["row_step"].shape, int(step.numpy())))
+
+
+class RowWise:
+    """The part of an optimizer that lets rows of a variable catch up."""
+
+    @classmethod
+    def check_lazy(cls, given: dict[str, Any]) -> None:
+        """Raises for arguments that `sparse="lazy"` can't be combined with."""
+        if not isinstance(given["sparse"], str) or given["sparse"] not in ("exact", "lazy"):
+            raise ValueError(
+                f'`sparse` must be "exact" or "lazy". Received: sparse={given["sparse"]!r}'
+            )
+        if given["sparse"] == "exact":
+            return
+        if cls.catch_up is RowWise.catch_up:
+            raise ValueError(
+                f'{cls.__name__} can not step single rows: leave sparse="exact", or take AdamW, '
+                'Adam, SGDW, SGD or Lion. Received: sparse="lazy"'
+            )
+        whole = ("use_ema", "gradient_accumulation_steps")
+        wrong = {name: given[name] for name in whole if given[name] != cls.declared[name].default}
+        if given["low_precision"] == "stochastic":
+            wrong["low_precision"] = "stochastic"
+        if wrong:
+            raise ValueError(
+                'With sparse="lazy" a step touches single rows, which these arguments don\'t: '
+                f'{wrong}. Leave them out, or use sparse="exact".'
+            )
+
+    def catch_up(
+        self, p: tf.Tensor, s: SimpleNamespace, h: SimpleNamespace, k: tf.Tensor
+    ) -> tuple[tf.Tensor, Slots]:
+        """Value and slots after k updates with gradient 0, in closed form; for `sparse="lazy"`.
+
+        p: [n, ...], rows of a variable, and slots likewise; k: [n, 1, ...]. Hyperparameters of the
+        present step stand for those of the missed ones. To be exact in the slots is the least.
+        """
+        raise NotImplementedError
+
+    def caught_up(
+        self, cell: Cell, p: tf.Tensor, s: SimpleNamespace, h: SimpleNamespace
+    ) -> tuple[tf.Tensor, Slots]:
+        """Value and slots of rows as they are before this step."""
+        return self.catch_up(p, s, h, missed(h.step, cell.value("row_step"), len(p.shape)))
+
+    def catch_up_rows(self) -> None:
+        """Brings every row up to date, as at the end of a training with `sparse="lazy"`."""
+        if self.built and self.sparse == "lazy":
+            replicas.once(lambda _: self._catch_up_rows(), [])
+
+    def _catch_up_rows(self) -> None:
+        h = self.hyperparameters_at(self.iterations)
+        for replica in replicas.parts(self.anchor):
+            for cell in self.cells:
+                if "row_step" in cell.kept and cell.variable.shape.num_elements():
+                    local = cell.on(replicas.on(replica))
+                    own = namespace(self.hyperparameters_of(cell, h))
+                    p, slots = self.caught_up(local, *local.read(), own)
+                    kept = {"row_step": touched(local, own.step - 1)}
+                    local.assign(local.results(p, slots, kept, seed=None))
