@@ -1,0 +1,270 @@
+"""Callbacks for `fit`: averages where the model is judged or saved, and what TensorBoard shows."""
+
+import os
+import weakref
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import keras
+import tensorflow as tf
+
+from tf_decoupled.hyperparameters import is_variable
+from tf_decoupled.math import norm
+from tf_decoupled.optimizer import Optimizer
+from tf_decoupled.state import tf_variable
+
+NORMS = ("gradient_norm", "update_norm")  # variables that an optimizer may keep
+
+
+class SwapAveraged(keras.callbacks.Callback):
+    """Puts the averages of `use_ema` into the model where it is judged or saved.
+
+        model.fit(..., callbacks=[
+            keras.callbacks.BackupAndRestore(folder),  # before it: the raw weights, to go on from
+            td.callbacks.SwapAveraged(),
+            keras.callbacks.ModelCheckpoint("averaged.keras"),  # after it: the averages
+        ])
+
+    Validation in `fit` runs on the averages, and so do `evaluate` and `predict` that get this
+    callback. At the end of an epoch callbacks that stand after it in the list see the averages
+    (ModelCheckpoint, EarlyStopping with restore_best_weights), those before it the raw weights.
+    Training goes on with the raw weights, bit for bit as without it; at its end Keras leaves the
+    averages in the model, as it does without it. A checkpoint inside of an epoch (an integer
+    `save_freq`) has the raw weights.
+
+    Every raw weight comes back, and at once where the validation of `fit` raises. Where another
+    callback raises at the end of an epoch, or something inside of a separate `evaluate`, Keras
+    tells no callback: the next SwapAveraged for this optimizer puts the raw weights back, or
+    `SwapAveraged.restore(model)` does. Variables assigned meanwhile keep what they were assigned.
+
+    Raises ValueError if the model's optimizer has no averages.
+    """
+
+    # By optimizer: its variables with the raw values, and with the averages put in their place.
+    swapped: ClassVar[weakref.WeakKeyDictionary] = weakref.WeakKeyDictionary()
+
+    def set_model(self, model: keras.Model) -> None:
+        optimizer = innermost(model)
+        if not (isinstance(optimizer, Optimizer) and optimizer.use_ema):
+            raise ValueError(
+                "SwapAveraged needs an optimizer of this library that keeps averages: compile the "
+                "model with `use_ema=True`, as td.AdamW(1e-3, use_ema=True). "
+                f"Received: {_described(optimizer)}"
+            )
+        super().set_model(model)
+        self.restore(model)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        evaluate = _unguarded(self.model)
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return evaluate(*args, **kwargs)
+            except BaseException:
+                self.restore(self.model)
+                _unguarded(self.model)
+                raise
+
+        guarded.unguarded = evaluate
+        self.model.evaluate = guarded
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self.swapped.pop(innermost(self.model), None)  # Keras has made the averages the weights
+        _unguarded(self.model)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.restore(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.swap(self.model)
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self.swap(self.model)
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        self.restore(self.model)
+
+    def on_predict_begin(self, logs: dict | None = None) -> None:
+        self.swap(self.model)
+
+    def on_predict_end(self, logs: dict | None = None) -> None:
+        self.restore(self.model)
+
+    @classmethod
+    def swap(cls, model: keras.Model) -> None:
+        """Puts the averages into the model, once, and remembers the raw weights."""
+        if (optimizer := innermost(model)) in cls.swapped:
+            return
+        variables = [cell.variable for cell in optimizer.cells]
+        raw = _values(variables)
+        try:
+            optimizer.finalize_variable_values(variables)
+            cls.swapped[optimizer] = variables, raw, _values(variables)
+        except BaseException:
+            for variable, value in zip(variables, raw, strict=True):
+                variable.assign(value)
+            raise
+
+    @classmethod
+    def restore(cls, model: keras.Model) -> None:
+        """Puts the raw weights back into all variables that hold their averages still."""
+        held = cls.swapped.get(innermost(model), ((), (), ()))
+        for variable, raw, average in zip(*held, strict=True):
+            now = tf.convert_to_tensor(tf_variable(variable))
+            if tf.reduce_all((now == average) | tf.math.is_nan(now)):
+                variable.assign(raw)
+        cls.swapped.pop(innermost(model), None)
+
+
+class HyperparameterLogger(keras.callbacks.Callback):
+    """Writes what the optimizer does to TensorBoard: scalars "optimizer/...", over updates done.
+
+        learning_rate, decay (κ_t of δ(θ) = κ_t θ), and every other live hyperparameter, each as
+            the next update will use it; "inner/..." where a wrapper's own has the same name
+        loss_scale (one that adapts itself), skipped_steps   where there are such
+        update_norm = ‖θ_t − θ_{t−1}‖   of all variables that the optimizer steps, decay included;
+            with `steps_per_execution=k` ‖θ_t − θ_{t−k}‖, Keras calls no callback in between
+        gradient_norm   if the optimizer keeps it in a variable of this name
+
+    The norm is measured around the last update before a record, and nothing is copied at the
+    others. It is left out where there was no update (a micro-step of an accumulation, a skipped
+    step), and at the end of the first epoch over data of unknown size. θ is float32 where there
+    are masters.
+
+    Args:
+        log_dir: the folder for event files, as `tensorboard --logdir` takes it.
+        update_freq: "epoch", or n: after every n updates (accumulated micro-steps don't count).
+
+    Raises TypeError for optimizers that aren't this library's.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike, update_freq: int | str = "epoch"):
+        super().__init__()
+        if update_freq != "epoch" and (not isinstance(update_freq, int) or update_freq < 1):
+            raise ValueError(
+                '`update_freq` must be "epoch" or a number of updates, an integer >= 1. '
+                f"Received: update_freq={update_freq!r}"
+            )
+        self.log_dir, self.update_freq = os.fspath(log_dir), update_freq
+
+    def set_model(self, model: keras.Model) -> None:
+        optimizer = innermost(model)
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                "HyperparameterLogger reads the hyperparameters of this library's optimizers; for "
+                "others, keras.callbacks.TensorBoard writes the learning rate. "
+                f"Received: {_described(optimizer)}"
+            )
+        super().set_model(model)
+        self.optimizer = optimizer
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.writer = tf.summary.create_file_writer(self.log_dir)
+        self.done = self._updates()  # at the last look
+        self.batches, self.ended, self.steps = 0, 0, self.params.get("steps")
+        self.before: tuple | None = None
+        self.update_norm: tf.Tensor | None = None
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        self.begun, self.before = batch, None
+        if self._foreseen(batch) and not is_variable(getattr(self.optimizer, "update_norm", None)):
+            self.before = self._updates(), self._weights()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.batches, self.ended = self.batches + self.model.steps_per_execution, self.begun + 1
+        self.update_norm = None
+        if self.before is not None and self._updates() > self.before[0]:
+            before, now = self.before[1], self._weights()
+            moved = [norm(now[v] - before[v]) for v in now if v in before]
+            self.update_norm = norm(tf.stack(moved)) if moved else None
+        self.before = None
+        if self.update_freq != "epoch" and self._missing() <= 0:
+            last, self.done, self.batches = self.done, self._updates(), 0
+            if self.done // self.update_freq > last // self.update_freq:
+                self._record(self.done)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.steps = self.steps or self.ended
+        if self.update_freq == "epoch":
+            self._record(self._updates())
+        self.writer.flush()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self.writer.close()
+
+    def _updates(self) -> int:
+        return int(self.optimizer.iterations.numpy())
+
+    def _missing(self) -> int:
+        """Batches that must come before a record can be due, as each makes at most one update."""
+        return self.update_freq - self.done % self.update_freq - self.batches
+
+    def _foreseen(self, batch: int) -> bool:
+        """Whether a record may be due after the coming batches: only then weights are copied."""
+        coming = self.model.steps_per_execution
+        if self.update_freq != "epoch":
+            return self._missing() <= coming
+        return self.steps is not None and batch + coming >= self.steps
+
+    def _weights(self) -> dict[Any, tf.Tensor]:
+        """The values in float32 by variable; those of the model while nothing is built yet."""
+        values = {tf_variable(cell.variable).ref(): cell.read()[0] for cell in self.optimizer.cells}
+        return values or {
+            tf_variable(v).ref(): tf.cast(v, tf.float32) for v in self.model.trainable_variables
+        }
+
+    def _record(self, step: int) -> None:
+        with self.writer.as_default(step):
+            for name, value in self._scalars():
+                _write_scalar(f"optimizer/{name}", value)
+
+    def _scalars(self) -> Iterator[tuple[str, Any]]:
+        optimizer = self.optimizer
+        yield from _named(optimizer.hyperparameters_at(optimizer.iterations))
+        kept = {n: getattr(optimizer, n, None) for n in ("skipped_steps", *NORMS)}
+        kept["loss_scale"] = getattr(self.model.optimizer, "dynamic_scale", None)
+        yield from ((name, value) for name, value in kept.items() if is_variable(value))
+        if self.update_norm is not None:
+            yield "update_norm", self.update_norm
+
+
+def innermost(model: keras.Model) -> Any:
+    """The model's optimizer, without the LossScaleOptimizer that Keras puts around it."""
+    optimizer = getattr(model, "optimizer", None)
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _values(variables: list) -> list[tf.Tensor]:
+    return [tf.identity(tf_variable(v)) for v in variables]
+
+
+def _described(optimizer: Any) -> str:
+    """What an error says of an optimizer that won't do."""
+    if optimizer is None:
+        return "a model without an optimizer"
+    return f"{type(optimizer).__name__}(use_ema={getattr(optimizer, 'use_ema', None)})"
+
+
+def _unguarded(model: keras.Model) -> Any:
+    """The model's `evaluate`, after taking away what SwapAveraged put around it."""
+    if hasattr(model.evaluate, "unguarded"):
+        del model.evaluate
+    return model.evaluate
+
+
+def _named(h: dict[str, Any], outer: dict[str, Any] | None = None) -> Iterator[tuple[str, Any]]:
+    """Each hyperparameter once; one that a wrapper's own hides is named "inner/..."."""
+    for name, value in h.items():
+        if name == "inner":
+            yield from ((f"inner/{n}", v) for n, v in _named(value, h))
+        elif name not in ("t", "step") and not (value is None or (outer and outer[name] is value)):
+            yield name, value
+
+
+def _write_scalar(tag: str, value: Any) -> None:
+    """As tf.summary.scalar, which needs the package tensorboard to be installed."""
+    metadata = tf.compat.v1.SummaryMetadata()
+    metadata.plugin_data.plugin_name = "scalars"
+    tf.summary.write(tag, tf.cast(value, tf.float32), metadata=metadata)
