@@ -40,7 +40,7 @@ MAY_IMPORT = {
         *("precision", "guards", "accumulation", "averages", "rows", "math"),
     },
     "optimizers": {"optimizer", "state", "math", "schedules", "hyperparameters"},
-    "wrappers": {"optimizer", "state", "math", "decay", "masks", "hyperparameters"},
+    "wrappers": {"optimizer", "replicas", "state", "math", "decay", "masks", "hyperparameters"},
 }
 ONE_METHOD_CHANGED = {("adam", "adamw"), ("sgd", "sgdw"), ("lookahead", "wrapper")}
 

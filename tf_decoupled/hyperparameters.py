@@ -48,8 +48,12 @@ class Hyperparameter:
     def __get__(self, owner, cls=None):
         if owner is None or "given" not in vars(owner):
             return self.default
-        value = getattr(owner.given, self.name)
-        return resolve(value, owner.iterations) if self.live and callable(value) else value
+        return self.present(owner.given, owner.iterations)
+
+    def present(self, given: Any, iterations: Any) -> Any:
+        """The argument after so many updates, as its owner's attribute shows it."""
+        value = getattr(given, self.name)
+        return resolve(value, iterations) if self.live and callable(value) else value
 
     def __set__(self, owner, value) -> None:
         if "given" not in vars(owner):

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_decoupled import decay, masks
+from tf_decoupled import decay, masks, replicas
 from tf_decoupled.hyperparameters import Hyperparameter, Scalar, resolve, serialize
 from tf_decoupled.optimizer import Optimizer
 from tf_decoupled.state import tf_variable
@@ -45,8 +45,9 @@ class DecoupledDecay:
         mask = self.given.decay_mask
         masks.check_patterns(mask, variables)
         decaying = [tf_variable(v) for v in variables if masks.decide(mask, v).decays]
-        local = tf.distribute.get_strategy().experimental_local_results
-        self.decaying.refs = frozenset(c.ref() for v in decaying for c in (v, *local(v)))
+        self.decaying.refs = frozenset(
+            c.ref() for v in decaying for c in (v, *replicas.components(v))
+        )
         super().exclude_from_weight_decay(var_list=list(variables))  # from Keras's own decay
         super().build(variables)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from tf_decoupled.hyperparameters import Hyperparameter, resolve
+from tf_decoupled.hyperparameters import Hyperparameter
 from tf_decoupled.optimizer import Optimizer
 from tf_decoupled.state import Cell
 
@@ -14,9 +14,7 @@ class Forwarded(Hyperparameter):
     def __get__(self, owner, cls=None):
         if owner is None or "given" not in vars(owner):
             return self.default
-        inner = owner.innermost()
-        value = getattr(inner.given, self.name)
-        return resolve(value, owner.iterations) if self.live and callable(value) else value
+        return self.present(owner.innermost().given, owner.iterations)
 
     def __set__(self, owner, value) -> None:
         if "given" in vars(owner):
@@ -45,7 +43,7 @@ class Wrapper(Optimizer):
             )
         if inner.sparse != "exact":
             raise ValueError(
-                "A wrapper steps whole variables: wrap an optimizer with `sparse=\"exact\"`. "
+                'A wrapper steps whole variables: wrap an optimizer with `sparse="exact"`. '
                 f"Received: {type(inner).__name__}(sparse={inner.sparse!r})"
             )
         if inner.built:
