@@ -1,0 +1,173 @@
+"""From Keras: an optimizer that goes on where Adam, AdamW or SGD stands, or its state alone."""
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_decoupled.importers.keras_sources import load, optimizer_of, read
+from tf_decoupled.importers.resuming import build, check, resume, whole_state
+from tf_decoupled.optimizer import Optimizer
+from tf_decoupled.optimizers.adam import Adam
+from tf_decoupled.optimizers.adamw import AdamW
+from tf_decoupled.optimizers.sgd import SGD
+from tf_decoupled.optimizers.sgdw import SGDW
+from tf_decoupled.state import aligned, tf_variable
+
+CLASSES = {keras.optimizers.Adam: Adam, keras.optimizers.AdamW: AdamW, keras.optimizers.SGD: SGD}
+SLOTS = {
+    "momentum": "m",
+    "velocity": "v",
+    "velocity_hat": "v_max",
+    "average": "average",
+    "gradient_accumulator": "gradient_sum",
+}
+HALF_ULP = 2.0**-24  # of a float32
+
+
+def from_keras(source: Any, variables: Sequence | None = None, **changed: Any) -> Optimizer:
+    """The optimizer that goes on where a Keras Adam, AdamW or SGD stands.
+
+        model = keras.models.load_model("begun.keras")
+        model.compile(td.importers.from_keras(model), "mse")
+
+    Rate (a number or a schedule), decay and what `exclude_from_weight_decay` left out of it, clips,
+    averages, accumulation and loss scale are taken over, and ε stands where Keras adds it
+    (`epsilon_hat=True`). The optimizer is built. A Keras optimizer that isn't lends its
+    hyperparameters. A file doesn't say what `exclude_from_weight_decay` left out, as Keras doesn't
+    save it; `decay_mask=` does.
+
+    Args:
+        source: a compiled model, an optimizer, or the path of a `.keras` file.
+        variables: those that the optimizer is for; by default those that a model trains.
+        changed: arguments of the optimizer in place of Keras's, as `decay_mask=` or, for a callable
+            rate, `learning_rate=`.
+
+    Raises TypeError for other classes; ValueError for what can't go on exactly (a group of
+    gradients half accumulated; a schedule of micro-steps; an average so young that its bias
+    correction, which Keras's lacks, still counts) and for state that doesn't fit, listed.
+    """
+    loaded = load(source) if isinstance(source, (str, os.PathLike)) else source
+    theirs = optimizer_of(loaded)
+    if variables is None and not isinstance(source, keras.Model):
+        raise ValueError(
+            "`variables` must be given, those that the optimizer is for, unless the source is a "
+            f"model. Received: {source!r}"
+        )
+    variables = list(source.trainable_variables if variables is None else variables)
+    optimizer = CLASSES[type(theirs)](**_arguments(theirs, changed))
+    left_out = [] if "decay_mask" in changed else _not_decaying(theirs, variables)
+    build(optimizer, variables, left_out)
+    if theirs.built:
+        resume(optimizer, keras_state(loaded, optimizer))
+    return optimizer
+
+
+def keras_state(source: Any, optimizer: Optimizer) -> dict[str, np.ndarray]:
+    """The state of a Keras Adam, AdamW or SGD under the names of `optimizer`: for `set_state`.
+
+    Slots, `iterations` and the rate, where it is a number on both sides, are the source's; all
+    else stays as it is in `optimizer`. Slots are found by the paths of their variables. Only a
+    `.weights.h5` file has none: there they are read in the order in which Keras keeps them for the
+    variables of `optimizer`.
+
+    Args:
+        source: a compiled model; an optimizer on the same variables; the path of a `.keras` or
+            `.weights.h5` file; or the prefix of a `tf.train.Checkpoint` with one Keras optimizer
+            in it.
+        optimizer: a built `td.AdamW`, `td.Adam`, `td.SGDW` or `td.SGD`.
+
+    Raises as `from_keras` does, but for state that doesn't fit: that is left to `set_state`.
+    """
+    check(optimizer)
+    found = read(source, optimizer)
+    arrays = dict(found.arrays)
+    calls, rate = int(arrays.pop("iteration")), arrays.pop("learning_rate", None)
+    slots = aligned(_by_path(arrays, found.paths), list(optimizer.named_variables()))
+    sums = [slots.pop(name) for name in list(slots) if name.endswith(":gradient_sum")]
+    updates = _updates(calls, found.calls_per_update, sums)
+    averages = [name for name in slots if name.endswith(":average")]
+    if averages and optimizer.use_ema and updates:
+        _check_averages(float(optimizer.ema_momentum), updates, accumulated=bool(sums))
+    else:  # of nothing, or for nothing
+        slots = {name: a for name, a in slots.items() if name not in averages}
+    if isinstance(optimizer, SGDW):
+        slots = {name: -a if name.endswith(":m") else a for name, a in slots.items()}
+    return whole_state(optimizer, slots, updates, rate)
+
+
+def _arguments(theirs: keras.optimizers.Optimizer, changed: Mapping) -> dict[str, Any]:
+    """Keras's hyperparameters as arguments of ours."""
+    config = theirs.get_config()
+    config["weight_decay"] = config["weight_decay"] or 0.0
+    if isinstance(theirs, keras.optimizers.Adam):
+        config["epsilon_hat"] = True
+    rate, k = config["learning_rate"], config["gradient_accumulation_steps"]
+    if isinstance(rate, dict) and "learning_rate" not in changed:
+        if k or rate["class_name"] in ("function", "__lambda__"):
+            raise ValueError(
+                "A callable can't be read from a Keras optimizer, and where gradients accumulate "
+                "Keras's schedules count micro-steps, ours updates: pass `learning_rate=`. "
+                f"Received: {rate!r}"
+            )
+        config["learning_rate"] = keras.saving.deserialize_keras_object(rate)
+    return config | changed
+
+
+def _not_decaying(theirs: keras.optimizers.Optimizer, variables: list) -> list:
+    """What `exclude_from_weight_decay` left out: Keras tells it through one private method only."""
+    if not hasattr(theirs, "_use_weight_decay"):
+        raise NotImplementedError(
+            f"Keras {keras.__version__} doesn't tell which variables decay. Pass `decay_mask=`."
+        )
+    return [v for v in variables if not theirs._use_weight_decay(tf_variable(v))]
+
+
+def _updates(calls: int, k: int | None, sums: Sequence[np.ndarray]) -> int:
+    """`iterations` from Keras's number of calls, k to an update, at the end of a group only."""
+    if not sums:
+        return calls
+    if k is None or calls % k or any(np.any(total) for total in sums):
+        raise ValueError(
+            "Accumulated gradients can't be imported in the middle of a group. Import where one "
+            "ends, into an optimizer with the same `gradient_accumulation_steps`. "
+            f"Received: {calls} micro-steps, {k} to an update"
+        )
+    return calls // k
+
+
+def _check_averages(β: float, updates: int, accumulated: bool) -> None:
+    """Raises if Keras's averages would go on differently here.
+
+    Both are a ← β_t a + (1 − β_t) θ, here with β_t = β (1 − βᵗ⁻¹) / (1 − βᵗ): equal to Keras's β in
+    float32 once βᵗ ≤ 2⁻²⁴. Keras's count micro-steps.
+    """
+    if accumulated or β**updates > HALF_ULP:
+        raise ValueError(
+            "Keras's averages have no bias correction and count micro-steps: they go on exactly "
+            "where gradients don't accumulate, after t updates with ema_momentumᵗ ≤ 2⁻²⁴. "
+            "`use_ema=False` leaves them behind. "
+            f"Received: t={updates}, ema_momentum={β:g}, accumulated={accumulated}"
+        )
+
+
+def _by_path(arrays: Mapping[str, np.ndarray], paths: Sequence[str]) -> dict[str, np.ndarray]:
+    """Arrays named as ours: "dense/kernel:m" for "dense_kernel_momentum"; others keep their name.
+
+    Keras joins a path by underscores, and writes "w_0" for a bare `tf.Variable` "w".
+    """
+    ours: defaultdict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        flat = path.replace("/", "_")
+        for theirs, name in SLOTS.items():
+            ours[f"{flat}_{theirs}"].append(f"{path}:{name}")
+            ours[f"{flat}_0_{theirs}"].append(f"{path}:{name}")
+    unclear = {name: ours[name] for name in arrays if len(ours[name]) > 1}
+    if unclear:
+        raise ValueError(
+            f"Keras's names fit more than one variable: {unclear}. Name the layers apart."
+        )
+    return {(ours[name] or [name])[0]: array for name, array in arrays.items()}
