@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+EXTRAS ?= test
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -26,7 +27,7 @@ $(VENV)/installed: $(BIN)/python setup.cfg pyproject.toml
 	touch $@
 
 $(VENV)/installed-for-tests: $(BIN)/python setup.cfg pyproject.toml
-	$(PIP) --editable '.[test]'
+	$(PIP) --editable '.[$(EXTRAS)]'
 	touch $@ $(VENV)/installed
 
 clean:

@@ -1,0 +1,57 @@
+"""A process of its own for each number of replicas: `child.py REPLICAS FOLDER`; 0 for no strategy.
+
+For each row it leaves in FOLDER the values after the steps (`.npz`), facts about the traced step
+(`.json`), its program (`.program`), and `.done`. 8 replicas are only traced; 2 not compiled.
+"""
+
+import json
+import os
+import pathlib
+import pickle
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import numpy as np
+import tensorflow as tf
+from rows import BIG, ROWS, Training
+
+from tf_decoupled import replicas as engine
+from tf_decoupled.testing import tpu
+
+TRACED_ONLY, NOT_COMPILED = 8, 2
+
+
+def record(cluster: tpu.Cluster, assigned: int, stem: str, compiles: bool) -> None:
+    """What the tests ask of a traced step."""
+    facts = {
+        "sums": cluster.count("CrossReplicaSum"),
+        "exchanges": cluster.count("AllToAll"),
+        "without_kernel": cluster.without_kernel(),
+        "float64": cluster.using("float64"),
+        "assigned": assigned,
+    }
+    pathlib.Path(f"{stem}.json").write_text(json.dumps(facts))
+    if compiles and engine.host_compiles():
+        pathlib.Path(f"{stem}.program").write_bytes(pickle.dumps(cluster.program()))
+
+
+def main(replicas: int, folder: str) -> None:
+    emulated = tpu.EmulatedTPUStrategy(replicas) if replicas else None
+    for name, row in (ROWS | {"big": BIG} if replicas == 1 else ROWS).items():
+        training, stem = Training(row, emulated or tf.distribute.get_strategy()), f"{folder}/{name}"
+        if replicas == TRACED_ONLY or row is BIG:
+            emulated.trace(training.apply, (training.gradients(steps=1)[0],))
+        else:
+            training.run()
+            np.savez(f"{stem}.npz", **training.values())
+        if emulated:
+            assigned = len(training.state())
+            record(emulated.clusters[-1], assigned, stem, compiles=replicas != NOT_COMPILED)
+        pathlib.Path(f"{stem}.done").touch()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,69 @@
+"""On emulated TPU cores each optimizer does what it does on one device."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from rows import ROWS, Training
+
+every = pytest.mark.parametrize("row", ROWS)
+cores = pytest.mark.parametrize("replicas", [1, 2, 4])
+LAST_BIT = {"float32": 1e-6, "bfloat16": 2.0**-7}
+
+
+def assert_equal_but_for_rounding(ours, expected, dtype):
+    assert ours.keys() == expected.keys() and ours.keys()
+    for name, right in expected.items():
+        tolerance = LAST_BIT[dtype] if name.startswith("model ") else LAST_BIT["float32"]
+        for replica in ours[name]:
+            np.testing.assert_allclose(replica, right[0], tolerance, tolerance, err_msg=name)
+
+
+@cores
+@every
+def test_every_replica_ends_where_one_device_does(emulated, replicas, row):
+    ours, expected = (np.load(f"{emulated(n, row)}.npz") for n in (replicas, 0))
+    assert {len(parts) for name, parts in ours.items() if name.startswith("model ")} == {replicas}
+    assert_equal_but_for_rounding(dict(ours), dict(expected), ROWS[row].dtype)
+
+
+def facts(emulated, replicas, row):
+    return json.loads(pathlib.Path(f"{emulated(replicas, row)}.json").read_text())
+
+
+@cores
+@every
+def test_every_operation_of_the_step_has_a_tpu_kernel(emulated, replicas, row):
+    found = facts(emulated, replicas, row)
+    assert not found["without_kernel"]
+
+
+@cores
+@every
+def test_the_step_sums_each_gradient_once_and_exchanges_nothing_else(emulated, replicas, row):
+    found = facts(emulated, replicas, row)
+    gradients = {"float32": len(ROWS[row].shapes)} if replicas > 1 else {}
+    assert (found["sums"], found["exchanges"]) == (gradients, {})
+
+
+@cores
+@every
+def test_the_step_has_no_float64(emulated, replicas, row):
+    assert not facts(emulated, replicas, row)["float64"]
+
+
+@pytest.mark.tpu
+@pytest.mark.skipif("TF_DECOUPLED_TPU" not in os.environ, reason="set TF_DECOUPLED_TPU")
+@every
+def test_a_real_tpu_ends_where_one_device_does(row):
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(
+        os.environ["TF_DECOUPLED_TPU"]
+    )
+    ours = Training(ROWS[row], tf.distribute.TPUStrategy(resolver))
+    expected = Training(ROWS[row], tf.distribute.get_strategy())
+    ours.run()
+    expected.run()
+    assert_equal_but_for_rounding(ours.values(), expected.values(), ROWS[row].dtype)

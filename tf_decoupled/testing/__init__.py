@@ -1,0 +1,1 @@
+"""What other projects may use to test their own training code."""
