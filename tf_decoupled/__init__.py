@@ -20,8 +20,10 @@ if _backend != "tensorflow":
         f"Received: {_backend!r}"
     )
 
-from tf_decoupled import masks, schedules
+from tf_decoupled import callbacks, export, importers, masks, schedules
+from tf_decoupled.batch_norm import refresh_batch_norm
 from tf_decoupled.decay import NormalizedDecay
+from tf_decoupled.guards import DynamicLossScale
 from tf_decoupled.hyperparameters import Beta, Positive, Scalar, Steps
 from tf_decoupled.optimizer import Optimizer
 from tf_decoupled.optimizers.adafactor import Adafactor
@@ -45,6 +47,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Beta",
+    "DynamicLossScale",
     "Lion",
     "Lookahead",
     "NormalizedDecay",
@@ -53,7 +56,11 @@ __all__ = [
     "Scalar",
     "Steps",
     "Wrapper",
+    "callbacks",
     "decouple",
+    "export",
+    "importers",
     "masks",
+    "refresh_batch_norm",
     "schedules",
 ]

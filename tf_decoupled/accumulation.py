@@ -22,7 +22,7 @@ class Accumulating:
         for replica in replicas.parts(self.anchor):
             local = [replicas.component(g, replica) for g in grads]
             self.accumulate_cells(indexes, replica, local)
-        self.micro_steps.assign_add(1)
+        tf_variable(self.micro_steps).assign_add(1)
         k = tf.cast(self.gradient_accumulation_steps, tf.int64)
         self._flush_if(tf_variable(self.micro_steps) >= k)
 

@@ -151,9 +151,10 @@ class Guarded:
     def count(self, accept: tf.Tensor) -> None:
         """Counts a step that was taken, or skipped."""
         taken = tf.cast(accept, tf.int64)
-        self.iterations.assign_add(taken)
+        # TensorFlow's `assign_add`: Keras's reads and assigns, between which another worker may.
+        tf_variable(self.iterations).assign_add(taken)
         if self.skip_nonfinite:
-            self.skipped_steps.assign_add(1 - taken)
+            tf_variable(self.skipped_steps).assign_add(1 - taken)
         if self.dynamic_scale is not None:
             before = tf_variable(self.dynamic_scale), tf_variable(self.finite_steps)
             scale, finite_steps = self.loss_scale.after(*map(tf.identity, before), accept)

@@ -246,7 +246,8 @@ class Optimizer(
         scale = self.loss_scale_factor if self.dynamic_scale is None else self.dynamic_scale
         scales = [] if scale is None else [tf.cast(scale, tf.float32)]
         if self.gradient_accumulation_steps is not None:
-            scales.append(tf.cast(tf_variable(self.micro_steps), tf.float32))
+            # 0 only where workers of parameter servers end a group at the same time.
+            scales.append(tf.maximum(tf.cast(tf_variable(self.micro_steps), tf.float32), 1.0))
         return {"divisor": tf.reduce_prod(scales) if scales else None}
 
     def hyperparameters_at(self, step: Any) -> dict[str, Any]:
@@ -338,6 +339,8 @@ class Optimizer(
     def build(self, variables: Sequence) -> None:
         """Makes the slots of each variable that has none yet, and asks the decay mask about it."""
         variables, mask = list(variables), self.decay_mask
+        for variable in variables:
+            _check(variable)
         if not self.built:
             masks.check_patterns(mask, variables)
         with tf.init_scope():  # once, not at every step of a function that is being traced
@@ -360,7 +363,6 @@ class Optimizer(
         self.build(variables)
 
     def _add_cell(self, variable: Any, decision: masks.Decision) -> None:
-        _check(variable)
         cell = Cell(variable, masks.path_of(variable), *decision)
         self.cells.add(cell)
         prefix = cell.path.replace("/", "_").replace("~", "_")  # as scope names may be
@@ -415,7 +417,9 @@ class Optimizer(
         if not self.built:
             raise ValueError("Build the optimizer first: `opt.build(model.trainable_variables)`.")
         rows = [masks.Row(c.path, tuple(c.variable.shape), c.decays, c.reason) for c in self.cells]
-        return masks.DecayReport(rows, float(self.weight_decay), self.decay_coupling)
+        return masks.DecayReport(
+            rows, float(tf.convert_to_tensor(self.weight_decay)), self.decay_coupling
+        )
 
 
 def _both(left: tf.Tensor | None, right: tf.Tensor | None) -> tf.Tensor | None:
@@ -442,6 +446,11 @@ def _checked(g: Any, cell: Cell) -> Any:
 def _check(variable: Any) -> None:
     """Raises for variables that the engine can't update rightly."""
     dtype, path = tf.as_dtype(variable.dtype), masks.path_of(variable)
+    if not isinstance(tf_variable(variable), tf.Variable):
+        raise NotImplementedError(
+            "Variables in pieces are not supported: make the strategy without "
+            f"`variable_partitioner`. Received: {path!r}, a {type(tf_variable(variable)).__name__}"
+        )
     if dtype != tf.float32 and dtype not in precision.LOW:
         raise TypeError(
             "Variables must be float32, in which all the mathematics is done, or bfloat16 or "
