@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test clean
+.PHONY: demo test test-tpu-wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/tf-decoupled sweep --preset quick --out demo
@@ -17,6 +17,15 @@ test: $(VENV)/installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2
+
+# The emulated TPU tests under the newest TensorFlow that TPUs have.
+test-tpu-wheel: export TPU_SKIP_MDS_QUERY = 1
+test-tpu-wheel:
+	$(PYTHON) -m venv .venv-tpu
+	.venv-tpu/bin/python -m pip install --quiet 'tensorflow-tpu==2.20.0' 'libtpu<=0.0.24' 'keras>=3.10' \
+		pytest pytest-xdist matplotlib tqdm absl-py
+	.venv-tpu/bin/python -m pip install --quiet --no-deps --editable .
+	.venv-tpu/bin/python -m pytest -n 2 tests/tpu
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; assert (3, 10) <= sys.version_info < (3, 14), f"Python 3.10 to 3.13 is needed; set PYTHON=. Received: {sys.version}"'
@@ -31,4 +40,4 @@ $(VENV)/installed-for-tests: $(BIN)/python setup.cfg pyproject.toml
 	touch $@ $(VENV)/installed
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) .venv-tpu demo build *.egg-info

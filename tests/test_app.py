@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
 from tf_decoupled.experiments import app
 from tf_decoupled.experiments.worker import WorkerError
@@ -75,6 +76,13 @@ def test_help_of_a_verb_has_its_flags_and_nobody_elses(capsys, verb):
         (["train", "--schedule=step"], "Unknown schedule 'step'. Known: fixed, drop, cosine."),
         (["train", "--epochs=0"], "epochs must be at least 1. Received: 0"),
         (["train", "--warmup=-1"], "warmup must be at least 0. Received: -1.0"),
+        (["train", "--strategy=horovod"], "Unknown strategy 'horovod'. Known: none, mirrored,"),
+        (["train", "--strategy=mirrored"], "finds no GPU. To try it without, --replicas=2"),
+        (["train", "--strategy=multiworker"], "needs TF_CONFIG in the environment of each process"),
+        (["train", "--strategy=parameter_server"], 'as in TF_CONFIG=\'{"cluster": {"chief": ["'),
+        (["train", "--strategy=tpu"], "finds no TPU on this machine"),
+        (["train", "--replicas=2"], "replicas is of the strategy mirrored"),
+        (["train", "--strategy=mirrored", "--replicas=2", "--batch-size=33"], "multiple of their"),
     ],
 )
 def test_a_mistake_gets_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, words):
@@ -141,6 +149,19 @@ def test_a_sweep_that_stops_says_that_the_same_command_continues(
     assert found == code
     assert words in stderr
     assert app.SAVED in stderr
+
+
+def test_a_run_whose_peer_has_gone_says_that_the_same_command_continues(capsys, monkeypatch):
+    def stop(*_, **__):
+        raise tf.errors.UnavailableError(None, None, "Collective ops is aborted by: ...")
+
+    monkeypatch.setattr(app, "train", stop)
+    code, _, stderr = run(capsys, "train")
+    assert code == 1
+    assert stderr.split("\n")[1:3] == [
+        "tf-decoupled: Another process of the cluster has gone.",
+        app.SAVED,
+    ]
 
 
 def test_flags_override_the_preset_and_l2s_override_lambdas(capsys, monkeypatch):

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import tensorflow as tf
-from absl import app, flags
+from absl import app, flags, logging
 
-from tf_decoupled.experiments import data, grid, models
+from tf_decoupled.experiments import data, grid, models, strategies
 from tf_decoupled.experiments.errors import InputError
 from tf_decoupled.experiments.sweep import plot, sweep
 from tf_decoupled.experiments.train import Run, train
@@ -88,6 +88,13 @@ def _train_flags() -> flags.FlagValues:
     flags.DEFINE_float("warmup", 0.0, "Epochs of linear warm-up before it.", flag_values=values)
     _data_flags(values)
     flags.DEFINE_integer("seed", 0, "Of weights and order.", flag_values=values)
+    text("strategy", "none", f"One of {', '.join(strategies.NAMES)}: see docs/distributed.md.")
+    flags.DEFINE_integer(
+        "replicas",
+        None,
+        "GPUs of mirrored, by default all; without a GPU, logical CPUs, to try it.",
+        flag_values=values,
+    )
     text("out", "train", "Folder for checkpoints, continued where there are any, and TensorBoard.")
     text("export", None, "Folder for a SavedModel with the signatures train and serve.")
     return values
@@ -121,6 +128,9 @@ def _sweep(values: flags.FlagValues) -> None:
 
 
 def _train(values: flags.FlagValues) -> None:
+    for logger in (logging.get_absl_logger(), tf.get_logger()):
+        logger.setLevel("WARNING")  # TensorFlow reports every collective and every checkpoint.
+    strategy = strategies.make(values.strategy, values.replicas)
     tf.config.experimental.enable_op_determinism()
     tf.random.set_seed(values.seed)
     names = (
@@ -136,7 +146,11 @@ def _train(values: flags.FlagValues) -> None:
     )
     given = {name: getattr(values, name) for name in names}
     run = Run(arguments=tuple(values.set), **{k: v for k, v in given.items() if v is not None})
-    train(run, Path(values.out), None if values.export is None else Path(values.export))
+    export = None if values.export is None else Path(values.export)
+    try:
+        train(run, Path(values.out), export, strategy=strategy)
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        raise WorkerError("Another process of the cluster has gone.") from error
 
 
 def _plot(values: flags.FlagValues) -> None:

@@ -1,11 +1,14 @@
 """Training and evaluation, an epoch at a time, each one compiled graph over data in memory."""
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tf_decoupled import schedules
 from tf_decoupled.experiments.data import Split, augment
+from tf_decoupled.experiments.strategies import share
 
 EVALUATION_BATCH = 1000
 DROPS = (0.3, 0.6, 0.8)
@@ -43,7 +46,9 @@ def order(seed: int, epoch: int, examples: int, batch_size: int) -> np.ndarray:
 class Loop:
     """Trains `model` with `optimizer` on `train`, standardised images in memory.
 
-    `traces` counts how often the training graph was made.
+    Each batch is shared out to the replicas of `strategy`, in whose scope model and optimizer were
+    made; so they see together what one device would. Workers of parameter servers take whole
+    batches, each as soon as it is free. `traces` counts how often the training graph was made.
     """
 
     def __init__(
@@ -52,19 +57,32 @@ class Loop:
         optimizer: keras.optimizers.Optimizer,
         train: Split,
         augmented: bool = False,
+        strategy: tf.distribute.Strategy | None = None,
     ):
         self.model, self.optimizer, self.augmented = model, optimizer, augmented
         self.images, self.labels = (tf.constant(part) for part in train)
+        self.strategy = strategy or tf.distribute.get_strategy()
         self.traces = 0
-        self._epoch = tf.function(self._epoch, autograph=False)
+        if isinstance(strategy, tf.distribute.ParameterServerStrategy):
+            self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
+            self._batch, self._update = (
+                tf.function(f, autograph=False) for f in (self._batch, self._update)
+            )
+            self._epoch = self._scheduled_epoch
+        else:
+            self._epoch = tf.function(self._epoch, autograph=False)
         optimizer.build(model.trainable_variables)
 
     def step(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """One update from images [n, height, width, channels]: mean loss, and share of errors."""
+        """One update from images [n, height, width, channels]: mean loss, and share of errors.
+
+        In a replica, its n images' part of both, which are the sums over all replicas.
+        """
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
             loss, error = loss_and_error(labels, logits)
-            loss, error = tf.reduce_mean(loss), tf.reduce_mean(error)
+            loss, error = tf.reduce_mean(loss) / replicas, tf.reduce_mean(error) / replicas
         variables = self.model.trainable_variables
         self.optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
         return loss, error
@@ -76,18 +94,38 @@ class Loop:
         return float(loss), float(error)
 
     def _epoch(self, batches: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        self.traces += 1
         steps = tf.shape(batches)[0]
 
         def one(i, losses, errors):
-            images = tf.gather(self.images, batches[i])
-            if self.augmented:
-                images = augment(images, tf.stack([seed[0], seed[1] * steps + i]))
-            loss, error = self.step(images, tf.gather(self.labels, batches[i]))
+            loss, error = self._update(*self._batch(batches, seed, i))
             return i + 1, losses + loss, errors + error
 
         _, losses, errors = tf.while_loop(lambda i, *_: i < steps, one, (0, 0.0, 0.0))
         return losses / tf.cast(steps, tf.float32), errors / tf.cast(steps, tf.float32)
+
+    def _scheduled_epoch(self, batches: tf.Tensor, seed: tf.Tensor) -> tuple[float, float]:
+        given = (self._batch(batches, seed, i) for i in tf.range(len(batches)))
+        results = [self._coordinator.schedule(self._update, batch) for batch in given]
+        self._coordinator.join()
+        losses, errors = zip(*self._coordinator.fetch(results), strict=True)
+        return np.mean(losses), np.mean(errors)
+
+    def _batch(self, batches: tf.Tensor, seed: tf.Tensor, i: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Images and labels of batch i of an epoch."""
+        images = tf.gather(self.images, batches[i])
+        if self.augmented:
+            images = augment(images, tf.stack([seed[0], seed[1] * batches.shape[0] + i]))
+        return images, tf.gather(self.labels, batches[i])
+
+    def _update(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """`step` on all replicas, each with its share of a batch."""
+        self.traces += 1
+        parts = [
+            self.strategy.experimental_distribute_values_from_function(functools.partial(share, x))
+            for x in (images, labels)
+        ]
+        both = self.strategy.run(self.step, parts)
+        return tuple(self.strategy.reduce(tf.distribute.ReduceOp.SUM, x, None) for x in both)
 
 
 class Evaluation:

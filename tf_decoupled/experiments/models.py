@@ -15,6 +15,7 @@ NAMES = (
     "resnet20",
     "resnet32",
     "resnet56",
+    "mlp",
     "shake_shake_26_2x64d",
     "shake_shake_26_2x96d",
 )
@@ -27,6 +28,8 @@ def build(name: str, input_shape: tuple[int, int, int], classes: int) -> keras.M
 
     - `sbw16`: three stride-2 convolutions of 16, 32, 64 with batch normalisation, and a dense layer
       on all their pixels. Trains in seconds, and can overfit.
+    - `mlp`: one hidden layer of 128 GELU units. Without batch normalisation and without kinks, at
+      which a rounding error decides: replicas compute what one device does.
     - `resnet{6n+2}`: the ResNet of He et al. for CIFAR: 3 stages of n blocks, 16, 32, 64 wide,
       shortcuts of option A (no parameters).
     - `shake_shake_{6n+2}_2x{w}d`: the ResNet of Gastaldi with two residual branches, w, 2w, 4w
@@ -42,6 +45,8 @@ def build(name: str, input_shape: tuple[int, int, int], classes: int) -> keras.M
     images = keras.Input(input_shape, name="images")
     if name == "sbw16":
         features = _sbw16(images)
+    elif name == "mlp":
+        features = layers.Dense(128, "gelu", name="hidden")(layers.Flatten(name="flatten")(images))
     elif (match := _RESNET.fullmatch(name)) and _is_depth(match[1]):
         features = _resnet(images, int(match[1]))
     elif (match := _SHAKE_SHAKE.fullmatch(name)) and _is_depth(match[1]):

@@ -3,6 +3,8 @@
 import ast
 import json
 import numbers
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ import keras
 import tensorflow as tf
 
 import tf_decoupled as td
-from tf_decoupled.experiments import data, loop, models
+from tf_decoupled.experiments import data, loop, models, strategies
 from tf_decoupled.experiments.cells import first
 from tf_decoupled.experiments.errors import InputError
 from tf_decoupled.experiments.export import Exported
@@ -82,39 +84,48 @@ def show(epoch: Epoch) -> None:
 
 
 def train(
-    run: Run, out: Path, export: Path | None = None, report: Callable[[Epoch], None] = show
+    run: Run,
+    out: Path,
+    export: Path | None = None,
+    report: Callable[[Epoch], None] = show,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> float:
     """Trains, or goes on from the last checkpoint in `out`; returns and prints the test error.
 
-    After every epoch a checkpoint is written, then `report` is called. Raises `InputError`, also
-    where `out` holds another run.
+    After every epoch a checkpoint is written, then `report` is called. Of several processes only
+    the chief does either, in an `out` that all of them see. Raises `InputError`, also where `out`
+    holds another run.
     """
     dataset = data.load(run.dataset, run.data_dir)
-    training = Training(run, dataset)
-    _claim(out, run)
+    training = Training(run, dataset, strategy)
+    _claim(out, run, training.chief)
     training.resume(out)
-    print(training.loop.optimizer.decay_report())
+    if training.chief:
+        print(training.loop.optimizer.decay_report())
     for epoch in training.remaining():
-        report(epoch)
+        if training.chief:
+            report(epoch)
     _, test_error = training.test()
-    if export is not None:
-        Exported(training.loop, dataset).save(export)
-        print(f"Exported: {export}")
-    print(f"Checkpoints and TensorBoard logs: {out}\nTest error: {100 * test_error:.2f} %")
+    if training.chief:
+        if export is not None:
+            Exported(training.on_one_device(dataset), dataset).save(export)
+            print(f"Exported: {export}")
+        print(f"Checkpoints and TensorBoard logs: {out}\nTest error: {100 * test_error:.2f} %")
     return test_error
 
 
-def _claim(out: Path, run: Run) -> None:
-    """Writes the run's settings into `out`, or compares them with those that are there."""
+def _claim(out: Path, run: Run, chief: bool = True) -> None:
+    """Compares the run's settings with those in `out`; the chief writes them if there are none."""
     path = out / "run.json"
     ours = {k: v for k, v in asdict(run).items() if k != "data_dir"} | {
         "arguments": list(run.arguments)
     }
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            path.write_text(json.dumps(ours, indent=1))
-        theirs = json.loads(path.read_text())
+        if chief and not path.exists():
+            out.mkdir(parents=True, exist_ok=True)
+            path.with_suffix(".new").write_text(json.dumps(ours, indent=1))
+            os.replace(path.with_suffix(".new"), path)
+        theirs = json.loads(path.read_text()) if path.exists() else ours
     except (OSError, ValueError) as error:
         raise InputError(f"{path} can't be read or written: {error}.") from error
     differing = [f"{k}: {theirs.get(k)}, not {v}" for k, v in ours.items() if theirs.get(k) != v]
@@ -126,46 +137,82 @@ def _claim(out: Path, run: Run) -> None:
 
 
 class Training:
-    """Model, optimizer, data and checkpoints of a run.
+    """Model, optimizer, data and checkpoints of a run, on one device or under a strategy.
 
     The order of the images depends on (seed, epoch) alone, and everything else that changes is in
     the checkpoint; so a run that was interrupted ends exactly where an uninterrupted one does.
     """
 
-    def __init__(self, run: Run, dataset: data.Dataset):
-        self.run = run
+    def __init__(
+        self, run: Run, dataset: data.Dataset, strategy: tf.distribute.Strategy | None = None
+    ):
+        self.run, self.strategy = run, strategy or tf.distribute.get_strategy()
+        self.chief = strategies.is_chief(self.strategy)
         dataset = data.standardise(first(dataset, run.examples))
-        steps = len(dataset.train.labels) // run.batch_size
-        if not steps:
-            raise InputError(
-                f"batch_size must be at most the {len(dataset.train.labels)} training images. "
-                f"Received: {run.batch_size}"
+        steps = self._steps(len(dataset.train.labels))
+        with self.strategy.scope():
+            self.model = models.build(run.model, dataset.train.images.shape[1:], dataset.classes)
+            models.reinitialize(self.model, run.seed)
+            self.loop = loop.Loop(
+                self.model,
+                optimizer(run, steps),
+                dataset.train,
+                augmented=run.dataset == "cifar10",
+                strategy=strategy,
             )
-        self.model = models.build(run.model, dataset.train.images.shape[1:], dataset.classes)
-        models.reinitialize(self.model, run.seed)
-        self.loop = loop.Loop(
-            self.model,
-            optimizer(run, steps),
-            dataset.train,
-            augmented=run.dataset == "cifar10",
-        )
         self.validation = loop.Evaluation(self.model, dataset.validation)
         self.test = loop.Evaluation(self.model, dataset.test)
         self.done = tf.Variable(0, dtype=tf.int64, name="epochs_done")
 
-    def resume(self, out: Path) -> None:
-        """Keeps checkpoints and logs in `out` from now on; goes back to the last one there."""
-        saved = tf.train.Checkpoint(
+    def _steps(self, examples: int) -> int:
+        """The updates of an epoch. Raises `InputError` for a batch that can't be."""
+        size, replicas = self.run.batch_size, self.strategy.num_replicas_in_sync
+        if size > examples:
+            raise InputError(
+                f"batch_size must be at most the {examples} training images. Received: {size}"
+            )
+        if size % replicas:
+            raise InputError(
+                "batch_size, of all replicas together, must be a multiple of their number "
+                f"{replicas}. Received: {size}"
+            )
+        return examples // size
+
+    def on_one_device(self, dataset: data.Dataset) -> loop.Loop:
+        """The loop as it is without a strategy: what can be exported."""
+        if self.strategy is tf.distribute.get_strategy():
+            return self.loop
+        alone = Training(self.run, dataset)
+        alone.saved().restore(self.checkpoints.latest_checkpoint).assert_consumed()
+        return alone.loop
+
+    def saved(self) -> tf.train.Checkpoint:
+        return tf.train.Checkpoint(
             model=self.model,
             optimizer=self.loop.optimizer,
             epochs_done=self.done,
             random_states=random_states(self.model),
         )
-        self.writer = tf.summary.create_file_writer(str(out / "tensorboard"))
-        self.checkpoints = tf.train.CheckpointManager(saved, str(out / "checkpoints"), 2)
-        if latest := self.checkpoints.latest_checkpoint:
+
+    def resume(self, out: Path) -> None:
+        """Keeps checkpoints and logs in `out` from now on; goes back to the last one there.
+
+        All processes save, since values may have to be summed over them; the chief alone in `out`.
+        """
+        saved, folder = self.saved(), str(out)
+        if not self.chief:
+            self._scratch = tempfile.TemporaryDirectory()
+            folder = self._scratch.name
+        self.writer = tf.summary.create_file_writer(f"{folder}/tensorboard")
+        self.checkpoints = tf.train.CheckpointManager(saved, f"{folder}/checkpoints", 2)
+        if latest := tf.train.latest_checkpoint(str(out / "checkpoints")):
             saved.restore(latest).assert_consumed()
             print(f"Continued from {latest}")
+        if not strategies.agree(self.strategy, int(self.done.numpy())):
+            raise InputError(
+                "The processes found different checkpoints: --out must be a folder that all see. "
+                f"Received: {out}, with {int(self.done.numpy())} epochs done here"
+            )
 
     def remaining(self):
         """Runs the epochs that are left; yields each after its checkpoint is written."""
