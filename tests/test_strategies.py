@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import strategies
 import tensorflow as tf
+from cases import mirrored, variables
 from strategies import FEATURES, ROWS, STEPS
 
 import tf_decoupled as td
+from tf_decoupled.testing import tpu
 
 ONE = tf.distribute.get_strategy
 PROGRAM = pathlib.Path(strategies.__file__)
@@ -101,16 +103,17 @@ def test_the_features_really_happen(half_way):
 
 
 def test_an_optimizer_of_another_strategy_than_its_variables_raises():
-    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
-        optimizer = td.AdamW()
-    from cases import mirrored, variables
-
     with mirrored().scope():
-        trainable = variables()
-    optimizer.build(trainable)  # plain counters serve every replica
-    with mirrored().scope():
-        optimizer = td.AdamW()
+        optimizer, trainable = td.AdamW(), variables()
     with pytest.raises(
-        ValueError, match=r"the same `strategy.scope\(\)`. Received: an optimizer of"
+        ValueError, match=r"Received: an optimizer of MirroredStrategy for .* of no"
     ):
         optimizer.build(variables())
+    td.AdamW().build(trainable)  # plain counters serve every replica of this process
+
+
+def test_a_tpu_s_variables_need_an_optimizer_of_its_scope():
+    with tpu.EmulatedTPUStrategy(2).scope():
+        trainable = variables()
+    with pytest.raises(ValueError, match=r"an optimizer of no strategy for .* EmulatedTPUStrategy"):
+        td.AdamW().build(trainable)
