@@ -188,16 +188,16 @@ def test_replicas_and_groups_scale_as_one_device(k, scale):
 def test_compile_under_mixed_float16_ends_up_with_this_loss_scale(tmp_path):
     x, y = small_data()
     policy = keras.config.dtype_policy()
+    optimizer = td.AdamW(0.01)  # the policy counts at the first step
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = small_model()
         model.compile(td.AdamW(0.01, loss_scale="dynamic"), "mse")
-        model.compile(td.AdamW(0.01), "mse")
+        model.compile(optimizer, "mse")
         model.fit(x, y * 1e3, batch_size=16, epochs=3, verbose=0)
     finally:
         keras.config.set_dtype_policy(policy)
-    optimizer = model.optimizer
-    assert type(optimizer) is td.AdamW
+    assert model.optimizer is optimizer
     done, skipped = int(optimizer.iterations), int(optimizer.skipped_steps)
     assert (done + skipped, skipped > 0) == (12, True)
     assert float(optimizer.dynamic_scale.numpy()) == 2.0 ** (15 - skipped)
@@ -207,6 +207,38 @@ def test_compile_under_mixed_float16_ends_up_with_this_loss_scale(tmp_path):
     assert again.loss_scale.get_config() == optimizer.loss_scale.get_config()
     again.reset_state()
     assert float(again.dynamic_scale.numpy()) == 2.0**15
+
+
+def test_another_policy_changes_nothing_about_an_optimizer_that_was_configured():
+    policy = keras.config.dtype_policy()
+    saved = td.AdamW(0.1).get_config()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        run(td.AdamW.from_config(saved), variables(), gradients(steps=1))
+        run(td.AdamW(loss_scale=1.0), variables(), gradients(steps=1))
+        with pytest.raises(ValueError, match=r"opt.scale_loss\(loss\)"):
+            run(td.AdamW(), variables(), gradients(steps=1))
+        around = keras.optimizers.LossScaleOptimizer(
+            td.AdamW(0.1, loss_scale=1.0), initial_scale=4.0
+        )
+        trainable = variables()
+        run(around, trainable, [[4.0 * g for g in gs] for gs in gradients(steps=3)], graph=True)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    expected = run(td.AdamW(0.1), variables(), gradients(steps=3), graph=True)
+    for v, e in zip(trainable, expected, strict=True):
+        np.testing.assert_allclose(v.numpy(), e, rtol=1e-6, atol=1e-7)
+
+
+def test_a_variable_without_a_gradient_is_not_blamed():
+    a, b = variables([(2,), (2,)])
+    optimizer = td.AdamW(max_consecutive_skips=2)
+    bad, good = tf.fill((2,), np.nan), tf.ones(2)
+    optimizer.apply([bad, good], [a, b])
+    optimizer.apply([good], [b])
+    optimizer.apply([bad], [b])
+    with pytest.raises(FloatingPointError, match=r"{'v1': 2}"):
+        optimizer.apply([bad], [b])
 
 
 def test_small_float16_gradients_arrive():

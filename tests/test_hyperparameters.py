@@ -156,6 +156,27 @@ BAD = [
 ]
 
 
+def test_apply_gradients_returns_the_updates_done():
+    optimizer, v = td.SGD(0.1), tf.Variable([1.0])
+    for _ in range(2):
+        done = optimizer.apply_gradients([(tf.ones(1), v)])
+    assert int(done) == 2
+
+
+@pytest.mark.parametrize(
+    "name,value,error,words",
+    [
+        ("global_clipnorm", 0.1, ValueError, "Only one of"),
+        ("gradient_accumulation_steps", 2, TypeError, "Make another SGD"),
+        ("learning_rate", td.schedules.Cosine(0.1, 9), TypeError, "Received: learning_rate="),
+    ],
+)
+def test_what_shapes_an_optimizer_is_given_at_its_construction(name, value, error, words):
+    optimizer = td.SGD(1.0, clipnorm=10.0, decay_coupling="schedule")
+    with pytest.raises(error, match=words):
+        setattr(optimizer, name, value)
+
+
 @pytest.mark.parametrize("arguments,error,words", BAD, ids=lambda x: str(x)[:40])
 def test_bad_arguments_raise_at_construction_with_what_was_received(arguments, error, words):
     with pytest.raises(error, match=words):

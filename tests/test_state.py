@@ -109,6 +109,29 @@ def test_a_model_built_twice_in_one_process_finds_its_state_again(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_numbers_assigned_after_loading_and_before_the_build_stay(tmp_path):
+    x, y = small_data()
+    model = small_model()
+    model.compile(td.AdamW(0.1), "mse")
+    model.fit(x, y, batch_size=32, verbose=0, shuffle=False)
+    model.save_weights(tmp_path / "w.weights.h5")
+    again = small_model()
+    again.compile(td.AdamW(0.5), "mse")
+    again.load_weights(tmp_path / "w.weights.h5")
+    assert int(again.optimizer.iterations) == 2
+    again.optimizer.learning_rate = 1e-4
+    again.save_weights(tmp_path / "unbuilt.weights.h5")
+    again.fit(x, y, batch_size=32, verbose=0, shuffle=False)
+    assert float(again.optimizer.learning_rate) == np.float32(1e-4)
+    third = small_model()
+    third.compile(td.AdamW(0.5), "mse")
+    third.load_weights(tmp_path / "unbuilt.weights.h5")
+    third.fit(x, y, batch_size=32, verbose=0, shuffle=False)
+    assert int(third.optimizer.iterations) == 4
+    for a, b in zip(again.optimizer.variables, third.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
 def test_an_optimizer_saved_copied_or_pickled_before_its_first_step_starts_from_there(tmp_path):
     x, y = small_data()
     model = small_model()

@@ -37,6 +37,7 @@ class Accumulating:
 
     def _flush_if(self, ready: tf.Tensor) -> None:
         tf.cond(ready, self._flush, lambda: tf.constant(True))
+        self.raise_inside()
 
     def _flush(self) -> tf.Tensor:
         filled = tuple(

@@ -79,14 +79,12 @@ class DynamicLossScale:
 def interpret(given: dict[str, Any]) -> dict[str, Any]:
     """The constructor's arguments with the loss scale as an object or as `loss_scale_factor`."""
     scale, factor = given["loss_scale"], given["loss_scale_factor"]
-    if scale is None and factor is None and keras.config.dtype_policy().name == "mixed_float16":
-        scale = "dynamic"  # as Keras's `compile` does, with its own optimizer around this one
     if scale is not None and factor is not None:
         raise ValueError(
             "`loss_scale_factor` is Keras's word for a `loss_scale` that is a number: set one. "
             f"Received: loss_scale={scale!r}, loss_scale_factor={factor!r}"
         )
-    if scale == "dynamic":
+    if isinstance(scale, str) and scale == "dynamic":
         scale = DynamicLossScale()
     elif isinstance(scale, str) or (callable(scale) and not is_variable(scale)):
         raise ValueError(
@@ -111,19 +109,37 @@ class Guarded:
     dynamic_scale: Any = None
     finite_steps: Any = None
     loss_was_scaled = False
+    scale_is_settled = False
 
-    def add_guards(self) -> None:
-        """Makes the counters that the arguments ask for."""
-        if self.skip_nonfinite:
+    def add_guards(self, counted: bool = False) -> None:
+        """Makes the counters that the arguments ask for, but those of skips if they are there."""
+        if self.skip_nonfinite and not counted:
             self.add_counter("skipped_steps")
-        if self.max_consecutive_skips is not None:
+        if self.max_consecutive_skips is not None and not counted:
             self.add_counter("consecutive_skips")
         if self.loss_scale is not None:
             self.add_counter("dynamic_scale", self.loss_scale.initial_scale, "float32")
             self.add_counter("finite_steps")
 
+    def settle_scale(self) -> None:
+        """Scales losses under the policy "mixed_float16", for which Keras would wrap an optimizer.
+
+        Once, at the first step: one that is made again from its configuration stays as it was.
+        """
+        given, settled = self.innermost().given, self.scale_is_settled
+        self.scale_is_settled = True
+        if settled or given.loss_scale is not None or given.loss_scale_factor is not None:
+            return
+        if keras.config.dtype_policy().name == "mixed_float16":
+            given.loss_scale, counted = DynamicLossScale(), given.skip_nonfinite
+            given.skip_nonfinite = True
+            with tf.init_scope(), replicas.strategy_of(tf_variable(self.updates)).scope():
+                self.add_guards(counted)
+
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
         """The loss times the loss scale, in float32 where there is one."""
+        if not self.scale_is_settled:
+            replicas.outside(self.settle_scale)
         self.loss_was_scaled = True
         scale = self.loss_scale_factor if self.dynamic_scale is None else self.dynamic_scale
         if scale is None:
@@ -163,6 +179,9 @@ class Guarded:
         if self.max_consecutive_skips is not None:
             so_far = tf.identity(tf_variable(self.consecutive_skips))
             self.consecutive_skips.assign((so_far + 1) * (1 - taken))
+            for cell in self.cells:  # also of variables that had no gradient this time
+                steps = cell.variable_of("nonfinite_steps")
+                steps.assign(steps * tf.cast(1 - taken, tf.int32))
 
     def check_skips(self) -> None:
         """Raises FloatingPointError after `max_consecutive_skips` skipped steps in a row.
@@ -171,7 +190,7 @@ class Guarded:
         a whole nor on a TPU does so by itself; XLA has no errors, so call this there, on the host.
         """
         limit = self.max_consecutive_skips
-        if limit is None or self.consecutive_skips.numpy() < limit.numpy():
+        if limit is None or self.consecutive_skips.numpy() < tf.convert_to_tensor(limit).numpy():
             return
         steps = {c.path: int(c.stored["nonfinite_steps"].numpy()) for c in self.cells}
         steps = {path: n for path, n in steps.items() if n}
@@ -184,7 +203,7 @@ class Guarded:
         if tf.executing_eagerly():
             self.check_skips()
             return
-        limit = tf.cast(tf_variable(self.max_consecutive_skips), tf.int64)
+        limit = tf.cast(self.max_consecutive_skips, tf.int64)
         tf.cond(
             tf_variable(self.consecutive_skips) < limit, lambda: tf.constant(True), self._give_up
         )

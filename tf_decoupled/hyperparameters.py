@@ -73,7 +73,9 @@ class Hyperparameter:
                 f"{type(owner).__name__}. Received: {self.name}={value!r}"
             )
         else:
-            setattr(owner.given, self.name, self.bind(value, owner))
+            value = self.bind(value, owner)
+            owner.check_replaced(self.name, value)
+            setattr(owner.given, self.name, value)
 
     def check(self, value: Any, owner: Any) -> Any:
         """The value, a number as Python's own, once it is of the right kind; else one clear error.

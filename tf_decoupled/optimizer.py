@@ -71,8 +71,9 @@ class Optimizer(
             or a list of regular expressions on `variable.path` to leave out.
         clipnorm, clipvalue, global_clipnorm: at most one; see `transforms.clip`.
         loss_scale: `scale_loss` multiplies the loss by it, the step divides gradients by it. A
-            number (`loss_scale_factor`, Keras's word, is the same), "dynamic" or a
-            `td.DynamicLossScale`. None is "dynamic" under Keras's global policy "mixed_float16".
+            number (`loss_scale_factor`, Keras's word, is the same; 1 turns it off), "dynamic" or
+            a `td.DynamicLossScale`. None is "dynamic" if Keras's global policy is "mixed_float16"
+            at the first step; a model with a policy of its own needs it said.
         use_ema: keep a bias-corrected moving average of each variable, updated once per update
             with `ema_momentum`; it overwrites the variable every `ema_overwrite_frequency` updates
             (None: never) and at the end of `fit`. `averaged()` swaps it in for a while.
@@ -87,7 +88,8 @@ class Optimizer(
         low_precision: for bfloat16 and float16 variables, "master" (a float32 copy each, 4 bytes
             per parameter) or "stochastic" (unbiased random rounding, no memory).
         sparse: "exact" (a sparse gradient acts as the dense one) or "lazy" (a step costs by the
-            rows in its gradient; see `catch_up` of the class for what absent rows miss).
+            rows in its gradient; see `catch_up` of the class for what absent rows miss, and
+            `catch_up_rows`, which brings all of them up to date).
         jit_compile: XLA for the update step itself: "auto" (where the host can), True, False.
             On a TPU the strategy compiles the whole step, and this is without effect.
 
@@ -128,7 +130,9 @@ class Optimizer(
         # Keras makes no variable of its own for a callable rate; ours is made like all the others.
         rate, name = lambda: self.learning_rate, given.pop("name")
         keras.optimizers.Optimizer.__init__(self, learning_rate=rate, name=name)
-        given = {n: self.declared[n].check(value, self) for n, value in given.items()}
+        for argument, value in given.items():
+            if value is not None:  # which some of `interpret` give a meaning to
+                given[argument] = self.declared[argument].check(value, self)
         given = self.interpret(given)
         self.given = tf.Module(name="given")
         for name, value in given.items():
@@ -172,16 +176,20 @@ class Optimizer(
     @tf.autograph.experimental.do_not_convert
     def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
         """Applies one gradient per variable; None gradients leave variable and slots untouched."""
-        self.check_scaled()
         indexes, grads = self._pair(list(grads), trainable_variables)
+        self.check_scaled()
         if not indexes:
             return
         if self.gradient_accumulation_steps is None:
             grads = replicas.all_reduce(grads)
-            replicas.once(lambda grads: self.update_with(indexes, grads), grads)
+            replicas.once(lambda grads: self._update(indexes, grads), grads)
         else:
             grads = replicas.shares(grads)
             replicas.once(lambda grads: self.accumulate(indexes, grads), grads)
+
+    def _update(self, indexes: tuple[int, ...], grads: list) -> None:
+        self.update_with(indexes, grads)
+        self.raise_inside()
 
     def update_with(self, indexes: tuple[int, ...], grads: list) -> None:
         """One update, with gradients that are the same on all replicas: each device does it."""
@@ -194,7 +202,6 @@ class Optimizer(
         self.count(accept)
         if self.track_gradient_norm:
             self.gradient_norm.assign(norm)
-        self.raise_inside()
 
     def _update_cells(
         self, indexes: tuple[int, ...], replica: int | None, grads: list, h: dict
@@ -235,7 +242,7 @@ class Optimizer(
         if "row_step" in cell.kept:
             p, slots = self.caught_up(cell, p, s, own)
             s = namespace(slots)
-            kept["row_step"] = rows.touched(cell, own.step)
+            kept = rows.touched(cell, 1)
         p, slots = self.step(p, g, s, own)
         p = p if cell.constraint is None else cell.constraint(p)
         p, average = self.average(cell, p, own)
@@ -332,6 +339,24 @@ class Optimizer(
         """A variable whose devices are those of the whole step."""
         return tf_variable(self.cells[0].variable)
 
+    def apply_gradients(self, grads_and_vars: Any) -> keras.Variable:
+        """`apply` of pairs, as Keras has it; returns `iterations`."""
+        super().apply_gradients(grads_and_vars)
+        return self.iterations
+
+    def check_replaced(self, name: str, value: Any) -> None:
+        """Raises where an argument can't become something else after the construction."""
+        transforms.check_clip(vars(self.given) | {name: value})
+        if name == "loss_scale_factor":  # Keras's LossScaleOptimizer around this one takes it away
+            self.scale_is_settled = True
+        counted = ("gradient_accumulation_steps", "max_consecutive_skips")
+        based = name == "learning_rate" and self.decay_coupling in decay.NEED_BASE
+        if name in counted or based:
+            raise TypeError(
+                f"`{name}` shapes the optimizer and can only get another number. Make another "
+                f"{type(self).__name__}. Received: {name}={value!r}"
+            )
+
     def innermost(self) -> "Optimizer":
         """The optimizer whose rate, decay, mask and clips count: itself, unless it wraps one."""
         return self
@@ -343,6 +368,7 @@ class Optimizer(
             _check(variable)
         if not self.built:
             masks.check_patterns(mask, variables)
+        self.settle_scale()
         with tf.init_scope():  # once, not at every step of a function that is being traced
             for variable in variables:
                 if variable not in self.cells:
@@ -350,9 +376,7 @@ class Optimizer(
                     self._add_cell(variable, masks.decide(mask, variable))
             self.built = True
             self.layout.check()
-            state, self.pending = self.pending, None
-            if state is not None:
-                self.set_state(state)
+            self.load_pending()
 
     def add_variables(self, variables: Sequence) -> None:
         """Adds variables to those that are optimized; the state of all others stays as it is.
@@ -379,13 +403,11 @@ class Optimizer(
 
         with replicas.beside(tf_variable(variable)):
             cell.add_slots(self.init(tf_variable(variable)), self._kept(variable), make)
-        if "row_step" in cell.kept:
-            rows.start(cell, self.iterations)
         setattr(self.slots, cell.path, cell.stored)
 
     def finalize_variable_values(self, var_list: Sequence) -> None:
         """Keras's hook at the end of `fit`: rows catch up, and averages replace variables."""
-        self.catch_up_rows()
+        self.catch_up_rows(var_list)
         self.overwrite_with_averages(var_list)
 
     def _kept(self, variable: tf.Variable) -> Slots:
@@ -399,8 +421,8 @@ class Optimizer(
             kept |= accumulation.slots(variable)
         if self.max_consecutive_skips is not None:
             kept["nonfinite_steps"] = Slot((), 0, "int32")
-        if self.sparse == "lazy" and len(variable.shape) > 1:
-            kept["row_step"] = Slot(variable.shape[:1], 0, "int32")
+        if self.sparse == "lazy":
+            kept |= rows.kept(variable)
         return kept
 
     def exclude_from_weight_decay(

@@ -5,7 +5,7 @@ its decay and what its slots do without a gradient, it catches up in closed form
 in a gradient: `catch_up` of the rule.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tf_decoupled import replicas
 from tf_decoupled.hyperparameters import namespace
-from tf_decoupled.state import Cell, Slots
+from tf_decoupled.state import Cell, Slot, Slots
 
 
 def dense(g: tf.IndexedSlices, rows: int) -> tf.Tensor:
@@ -55,20 +55,30 @@ def indices(g: Any) -> tf.Tensor | None:
     return g.indices if isinstance(g, tf.IndexedSlices) else None
 
 
-def missed(step: tf.Tensor, row_step: tf.Tensor, rank: int) -> tf.Tensor:
-    """How many updates before this `step` each row was in none of, as float32 [n, 1, ...]."""
-    k = tf.cast(tf.cast(step, tf.int32) - 1 - row_step, tf.float32)
-    return tf.reshape(k, [-1] + [1] * (rank - 1))
+def missed(cell: Cell) -> tf.Tensor:
+    """How many updates of its variable each row was in none of, as float32 [n, 1, ...]."""
+    k = tf.cast(cell.value("table_step") - cell.value("row_step"), tf.float32)
+    return tf.reshape(k, [-1] + [1] * (len(cell.variable.shape) - 1))
 
 
-def touched(cell: Cell, step: tf.Tensor) -> tf.Tensor:
-    """ "row_step" after an update of these rows."""
-    return tf.zeros_like(cell.value("row_step")) + tf.cast(step, tf.int32)
+def kept(variable: Any) -> Slots:
+    """What stands beside a variable whose rows are stepped singly; nothing where they can't be.
+
+    "table_step" counts the variable's updates, those without a gradient for it left out, and
+    "row_step" says after which of them a row was last brought up to date.
+    """
+    if len(variable.shape) < 2 or getattr(variable, "constraint", None) is not None:
+        return {}
+    return {
+        "table_step": Slot((), 0, "int32"),
+        "row_step": Slot(tuple(variable.shape[:1]), 0, "int32"),
+    }
 
 
-def start(cell: Cell, step: Any) -> None:
-    """Has rows miss updates from this step on only."""
-    cell.variable_of("row_step").assign(tf.fill(cell.kept["row_step"].shape, int(step.numpy())))
+def touched(cell: Cell, updates: int) -> Slots:
+    """The counts after so many updates of the variable, 1 or 0, with all of these rows in them."""
+    step = cell.value("table_step") + updates
+    return {"table_step": step, "row_step": tf.zeros_like(cell.value("row_step")) + step}
 
 
 class RowWise:
@@ -90,6 +100,8 @@ class RowWise:
             )
         whole = ("use_ema", "gradient_accumulation_steps")
         wrong = {name: given[name] for name in whole if given[name] != cls.declared[name].default}
+        if given.get("l2", 0) != 0:
+            wrong["l2"] = given["l2"]
         if given["low_precision"] == "stochastic":
             wrong["low_precision"] = "stochastic"
         if wrong:
@@ -112,20 +124,26 @@ class RowWise:
         self, cell: Cell, p: tf.Tensor, s: SimpleNamespace, h: SimpleNamespace
     ) -> tuple[tf.Tensor, Slots]:
         """Value and slots of rows as they are before this step."""
-        return self.catch_up(p, s, h, missed(h.step, cell.value("row_step"), len(p.shape)))
+        return self.catch_up(p, s, h, missed(cell))
 
-    def catch_up_rows(self) -> None:
-        """Brings every row up to date, as at the end of a training with `sparse="lazy"`."""
+    def catch_up_rows(self, variables: Sequence | None = None) -> None:
+        """Brings every row up to date, of all variables or of these; for `sparse="lazy"`.
+
+        `fit` does so at its end. Before, as in validation, rows stand where their last gradient
+        left them.
+        """
         if self.built and self.sparse == "lazy":
-            replicas.once(lambda _: self._catch_up_rows(), [])
+            indexes = range(len(self.cells))
+            if variables is not None:
+                indexes = [self.cells.index(v) for v in variables if v in self.cells]
+            replicas.once(lambda _: self._catch_up_rows(indexes), [])
 
-    def _catch_up_rows(self) -> None:
+    def _catch_up_rows(self, indexes: Iterable[int]) -> None:
         h = self.hyperparameters_at(self.iterations)
         for replica in replicas.parts(self.anchor):
-            for cell in self.cells:
+            for cell in (self.cells[i] for i in indexes):
                 if "row_step" in cell.kept and cell.variable.shape.num_elements():
                     local = cell.on(replicas.on(replica))
                     own = namespace(self.hyperparameters_of(cell, h))
                     p, slots = self.caught_up(local, *local.read(), own)
-                    kept = {"row_step": touched(local, own.step - 1)}
-                    local.assign(local.results(p, slots, kept, seed=None))
+                    local.assign(local.results(p, slots, touched(local, 0), seed=None))

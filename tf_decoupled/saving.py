@@ -38,7 +38,14 @@ class Saved:
 
     def get_state(self) -> dict[str, np.ndarray]:
         """The state as arrays by name; `set_state` is the inverse."""
-        return {name: v.numpy() for name, v in self.named_variables().items()}
+        return dict(self.pending or {}) | {n: v.numpy() for n, v in self.named_variables().items()}
+
+    def load_pending(self) -> None:
+        """Loads the slots that came before the build; the numbers were, and may have changed."""
+        pending, self.pending = self.pending, None
+        if pending:
+            numbers = {n: v.numpy() for n, v in self.named_variables().items() if ":" not in n}
+            self.set_state(pending | numbers)
 
     def set_state(self, state: Mapping[str, Any], strict: bool = True) -> Mismatch:
         """Loads arrays by name, and reports what doesn't fit.
@@ -88,10 +95,12 @@ class Saved:
     def load_own_variables(self, store: Any) -> None:
         """Keras's hook; what comes before the build is loaded, as strictly, at the build."""
         state = {name.replace("|", "/"): np.asarray(store[name]) for name in list(store.keys())}
+        self.settle_scale()
         if self.built or not has_slots(state):
             self.set_state(state)
         else:
-            self.pending = state
+            self.set_state({name: value for name, value in state.items() if ":" not in name})
+            self.pending = {name: value for name, value in state.items() if ":" in name}
 
     def get_config(self) -> dict[str, Any]:
         """Every declared argument as it is now: numbers live, masks and schedules serialized."""
@@ -107,7 +116,9 @@ class Saved:
                 return value
             return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
 
-        return cls(**{name: load(value) for name, value in config.items()})
+        optimizer = cls(**{name: load(value) for name, value in config.items()})
+        optimizer.scale_is_settled = True
+        return optimizer
 
 
 def has_slots(state: Mapping[str, Any]) -> bool:

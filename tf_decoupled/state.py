@@ -53,7 +53,7 @@ class Cell:
 
     `slots` are the rule's; `kept` is what the engine keeps beside them: "master", the variable in
     float32; "average" of its values; "gradient_sum" and "gradient_count" of an accumulation;
-    "row_step", the update that each row was last touched by; "nonfinite_steps", how many
+    "table_step" and "row_step" of rows that are stepped singly; "nonfinite_steps", how many
     gradients in a row were not finite. `rows`, if any, are those that `read` and `assign` mean.
     """
 
@@ -88,7 +88,7 @@ class Cell:
     def value(self, name: str) -> tf.Tensor:
         """What `variable_of(name)` holds, or its rows."""
         variable = self.variable_of(name)
-        if self.rows is None:
+        if self.rows is None or not variable.shape.rank:
             return tf.convert_to_tensor(variable)
         return tf.gather(variable, self.rows)
 
@@ -135,7 +135,7 @@ class Cell:
     def assign(self, values: Mapping[str, tf.Tensor]) -> None:
         """Stores what `results` returned."""
         for name, value in values.items():
-            if self.rows is None:
+            if self.rows is None or not value.shape.rank:
                 self.variable_of(name).assign(value)
             else:
                 self.variable_of(name).scatter_update(tf.IndexedSlices(value, self.rows))
@@ -168,6 +168,9 @@ class Cells:
 
     def __iter__(self) -> Iterator[Cell]:
         return iter(self._cells)
+
+    def __len__(self) -> int:
+        return len(self._cells)
 
     def __getitem__(self, index: int) -> Cell:
         return self._cells[index]

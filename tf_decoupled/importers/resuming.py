@@ -55,9 +55,6 @@ def whole_state(
     state["iterations"] = np.int64(updates)
     if rate is not None and "learning_rate" in state:
         state["learning_rate"] = np.float32(rate)
-    for name in state:
-        if name.endswith(":row_step"):  # every row has had all updates
-            state[name] = np.full_like(state[name], updates)
     return state | {name: np.asarray(array, np.float32) for name, array in slots.items()}
 
 

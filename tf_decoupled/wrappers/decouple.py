@@ -59,6 +59,9 @@ class DecoupledDecay:
         super().update_step(gradient, variable, learning_rate)
         variable.assign_sub(tf.cast(self.decay_at(learning_rate), θ.dtype) * θ)
 
+    def check_replaced(self, name: str, value: Any) -> None:
+        """Any decay may replace another before the build."""
+
     def decay_at(self, learning_rate: Any) -> tf.Tensor:
         """κ_t of this step, in float32."""
         base = self.given.base_learning_rate

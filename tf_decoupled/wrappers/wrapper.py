@@ -65,7 +65,7 @@ class Wrapper(Optimizer):
 
     def build(self, variables: Sequence) -> None:
         super().build(variables)
-        self.inner.built = True
+        self.inner.built = self.innermost().built = True
 
     def hyperparameter_variables(self) -> dict[str, Any]:
         inner = self.inner.hyperparameter_variables()
