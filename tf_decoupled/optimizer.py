@@ -131,7 +131,7 @@ class Optimizer(
         rate, name = lambda: self.learning_rate, given.pop("name")
         keras.optimizers.Optimizer.__init__(self, learning_rate=rate, name=name)
         for argument, value in given.items():
-            if value is not None:  # which some of `interpret` give a meaning to
+            if value is not None or not self.declared[argument].live:  # None may mean a default
                 given[argument] = self.declared[argument].check(value, self)
         given = self.interpret(given)
         self.given = tf.Module(name="given")
