@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import mirrored
 
 from tf_decoupled.experiments import app, data, strategies, train
 from tf_decoupled.experiments.errors import InputError
@@ -34,9 +35,9 @@ def dataset():
     return data.load("fashion_mnist_small")
 
 
-@pytest.fixture(scope="module")
-def mirrored():
-    return strategies.make("mirrored", 2)
+@pytest.fixture(name="mirrored")
+def the_mirrored_strategy_of_this_process():
+    return mirrored()
 
 
 def weights(folder):
@@ -124,6 +125,11 @@ def test_a_batch_that_cannot_be_shared_out_is_an_input_error(dataset, mirrored):
 
 
 # What is refused
+
+
+def test_two_replicas_take_two_logical_cpus_where_no_gpu_is():
+    made = strategies.make("mirrored", 2)
+    assert made.extended.worker_devices == mirrored().extended.worker_devices
 
 
 def test_the_strategy_none_is_no_strategy():
