@@ -1,5 +1,7 @@
 """Masks, their report, the bases that couplings divide by, and normalized decay."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -123,6 +125,27 @@ def test_excluding_one_variable_spares_its_namesakes():
     optimizer.exclude_from_weight_decay(var_list=[a.trainable_variables[0]])
     optimizer.build([*a.trainable_variables, *b.trainable_variables])
     assert [row.decays for row in optimizer.decay_report().rows] == [False, True, True, True]
+
+
+def test_excluding_one_variable_spares_those_of_the_same_name_in_other_layers():
+    trainable = []
+    for path in ("encoder/words", "decoder/words", "words", "encoder"):
+        with contextlib.ExitStack() as scopes:
+            for scope in path.split("/"):
+                scopes.enter_context(keras.name_scope(scope))
+            trainable.append(keras.Variable(np.ones((2, 2), "float32"), name="table"))
+    for variable in trainable:
+        optimizer = td.SGDW()
+        optimizer.exclude_from_weight_decay(var_list=[variable])
+        optimizer.build(trainable)
+        left_out = [row.path for row in optimizer.decay_report().rows if not row.decays]
+        assert left_out == [variable.path]
+
+
+@pytest.mark.parametrize("argument, value", [("var_names", "bias"), ("var_list", variables()[0])])
+def test_one_thing_to_exclude_that_stands_in_no_list_raises(argument, value):
+    with pytest.raises(TypeError, match=f"`{argument}` must be a list. Received: {argument}="):
+        td.AdamW().exclude_from_weight_decay(**{argument: value})
 
 
 def test_a_mask_that_returns_no_bool_raises():

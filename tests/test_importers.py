@@ -178,15 +178,35 @@ def test_averages_go_on_once_their_bias_is_gone_and_raise_before():
         assert importers.from_keras(begun, use_ema=False).built
 
 
-@pytest.mark.parametrize("name,words", [("a_b", "fit more than one variable"), ("b", "too alike")])
-def test_paths_that_can_not_be_told_apart_raise(name, words):
+def two_layers(name):
+    """Variables of a layer of this name, and of a layer "b" in a layer "a"."""
     inner = keras.Sequential([layers.Dense(3, name="b")], name="a")
-    both = keras.Sequential([layers.Input((3,)), layers.Dense(3, name=name), inner])
+    return keras.Sequential([layers.Input((3,)), layers.Dense(3, name=name), inner])
+
+
+def without_decay_of_the_first(trainable):
     theirs = RULES["AdamW"]()
-    theirs.exclude_from_weight_decay(var_list=both.trainable_variables[:1])
-    built(theirs, both.trainable_variables)
+    theirs.exclude_from_weight_decay(var_list=trainable[:1])
+    return built(theirs, trainable)
+
+
+def test_what_does_not_decay_is_told_apart_from_its_namesake():
+    trainable = two_layers("b").trainable_variables
+    ours = importers.from_keras(without_decay_of_the_first(trainable), trainable)
+    assert [row.decays for row in ours.decay_report().rows] == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    "trainable, words",
+    [
+        (two_layers("a_b").trainable_variables, "fit more than one variable"),
+        ([keras.Variable([1.0], name="w") for _ in range(2)], "too alike"),
+    ],
+)
+def test_paths_that_can_not_be_told_apart_raise(trainable, words):
+    theirs = without_decay_of_the_first(trainable)
     with pytest.raises(ValueError, match=words):
-        importers.from_keras(theirs, both.trainable_variables)
+        importers.from_keras(theirs, trainable)
 
 
 @pytest.mark.parametrize(

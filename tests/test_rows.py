@@ -204,6 +204,15 @@ def test_what_does_not_go_together_says_so(make, words):
         make()
 
 
+def test_an_l2_given_later_is_refused_as_well():
+    optimizer = td.Adam(sparse="lazy")
+    optimizer.l2 = 0.0
+    for later in (0.1, tf.constant(0.1), lambda: 0.1):
+        with pytest.raises(ValueError, match=r"'l2': .*Leave them out"):
+            optimizer.l2 = later
+    assert float(optimizer.l2) == 0
+
+
 def test_bfloat16_rows_keep_their_masters():
     v = table("bfloat16")
     optimizer = td.SGDW(1e-3, 0.0, momentum=0.0, sparse="lazy")

@@ -109,6 +109,21 @@ def test_a_model_built_twice_in_one_process_finds_its_state_again(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_another_layer_is_no_renumbered_one():
+    def of(*blocks):
+        optimizer, made = td.AdamW(), []
+        for block in blocks:
+            with keras.name_scope(block):
+                made.append(keras.Variable(np.ones(2, "float32"), name="kernel"))
+        optimizer.build(made)
+        return optimizer
+
+    state = of("block_1", "block_2").get_state()
+    with pytest.raises(ValueError, match=r"missing.*block_3/kernel.*\n.*block_1/kernel"):
+        of("block_2", "block_3").set_state(state)
+    assert not of("block_3", "block_4").set_state(state)
+
+
 def test_numbers_assigned_after_loading_and_before_the_build_stay(tmp_path):
     x, y = small_data()
     model = small_model()

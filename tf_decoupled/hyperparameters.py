@@ -65,7 +65,9 @@ class Hyperparameter:
                 f"{type(owner).__name__}. Received: {self.name}={value!r}"
             )
         if is_variable(given) and not (value is None or callable(value)):
-            given.assign(value if tf.is_tensor(value) else self.check(value, owner))
+            value = value if tf.is_tensor(value) else self.check(value, owner)
+            owner.check_assigned(self.name, value)
+            given.assign(value)
         elif owner.built:
             raise TypeError(
                 f"`{self.name}` was built as {_kind(given)} and can't become {_kind(value)}: the "
@@ -74,7 +76,7 @@ class Hyperparameter:
             )
         else:
             value = self.bind(value, owner)
-            owner.check_replaced(self.name, value)
+            owner.check_assigned(self.name, value, replaced=True)
             setattr(owner.given, self.name, value)
 
     def check(self, value: Any, owner: Any) -> Any:

@@ -36,9 +36,16 @@ class Mask:
         """Why the variable decays, or doesn't, in a few words."""
         return repr(self)
 
+    def parts(self) -> Iterator["Mask"]:
+        """The masks that this one is made of: itself, if it is no combination."""
+        yield self
+
     def patterns(self) -> Iterator[str]:
-        """Every pattern inside, each of which must match some variable."""
+        """Its own patterns, each of which must match some variable."""
         yield from ()
+
+    def settle(self, paths: Sequence[str]) -> None:
+        """Learns the paths of the variables that it will be asked about."""
 
     def get_config(self) -> dict[str, Any]:
         return {}
@@ -139,6 +146,47 @@ class Exclude(Only):
         return not super().__call__(variable)
 
 
+class AllBut(Mask):
+    """All variables but these; with or without the model's name, which Keras adds at will."""
+
+    def __init__(self, *paths: str):
+        self.paths = list(paths)
+
+    def __call__(self, variable: Any) -> bool:
+        return path_of(variable) not in self.paths
+
+    def reason(self, variable: Any) -> str:
+        return "not excluded" if self(variable) else "excluded"
+
+    def patterns(self) -> Iterator[str]:
+        yield from (f"^{re.escape(path)}$" for path in self.paths)
+
+    def settle(self, paths: Sequence[str]) -> None:
+        self.paths = [_same(path, paths) for path in self.paths]
+
+    def get_config(self) -> dict[str, Any]:
+        return dict(paths=self.paths)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Mask":
+        return cls(*config["paths"])
+
+    def __repr__(self) -> str:
+        return f"all_but({', '.join(map(repr, self.paths))})"
+
+
+def _same(path: str, paths: Sequence[str]) -> str:
+    """The path as it is among `paths`, where it may have lost or got a first part."""
+    if path in paths:
+        return path
+    similar = [p for p in paths if path == _rest(p) or p == _rest(path)]
+    return similar[0] if len(similar) == 1 else path
+
+
+def _rest(path: str) -> str:
+    return path.partition("/")[2]
+
+
 class Combined(Mask):
     """Two masks and an operator between them; plain callables may be one of the two."""
 
@@ -150,9 +198,9 @@ class Combined(Mask):
     def reason(self, variable: Any) -> str:
         return f"{reason(self.left, variable)} {self.sign} {reason(self.right, variable)}"
 
-    def patterns(self) -> Iterator[str]:
-        yield from patterns(self.left)
-        yield from patterns(self.right)
+    def parts(self) -> Iterator[Mask]:
+        yield from parts(self.left)
+        yield from parts(self.right)
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
@@ -196,8 +244,8 @@ class Not(Mask):
     def reason(self, variable: Any) -> str:
         return f"not ({reason(self.mask, variable)})"
 
-    def patterns(self) -> Iterator[str]:
-        yield from patterns(self.mask)
+    def parts(self) -> Iterator[Mask]:
+        yield from parts(self.mask)
 
     def get_config(self) -> dict[str, Any]:
         return dict(mask=keras.saving.serialize_keras_object(self.mask))
@@ -256,10 +304,12 @@ def decide(mask: Callable[[Any], bool], variable: Any) -> Decision:
     return Decision(bool(decays), reason(mask, variable))
 
 
-def check_patterns(mask: Callable[[Any], bool], variables: Sequence[Any]) -> None:
-    """Raises, naming them, if there are patterns that match no variable."""
-    paths = [path_of(v) for v in variables]
-    idle = [r for r in patterns(mask) if not any(re.search(r, path) for path in paths)]
+def settle(mask: Callable[[Any], bool], variables: Sequence[Any]) -> None:
+    """Tells a mask the variables; raises, naming them, if it has patterns that match none."""
+    paths, idle = [path_of(v) for v in variables], []
+    for part in parts(mask):
+        part.settle(paths)
+        idle += [r for r in part.patterns() if not any(re.search(r, path) for path in paths)]
     if idle:
         raise ValueError(
             f"Decay mask patterns that match no variable: {idle}. A typing error would leave "
@@ -276,16 +326,13 @@ def exclude_more(
             "`exclude_from_weight_decay()` must come before the optimizer is built. To change the "
             f"mask later, make another {type(optimizer).__name__} and load this one's state."
         )
-    paths = [_whole(path_of(v)) for v in variables or ()]
-    if paths or patterns:
-        given.decay_mask = Both(Exclude(*paths, *(patterns or ())), given.decay_mask)
-
-
-def _whole(path: str) -> str:
-    """A pattern for just this path, with or without the model's name, which Keras adds at will."""
-    first, _, rest = path.partition("/")
-    root = f"(?:{re.escape(first)}/)?" if "/" in rest else f"{re.escape(first)}/" if rest else ""
-    return f"(?:^|/){root}{re.escape(rest or first)}$"
+    for name, value in dict(var_list=variables, var_names=patterns).items():
+        if not (value is None or isinstance(value, (list, tuple))):
+            raise TypeError(f"`{name}` must be a list. Received: {name}={value!r}")
+    if variables:
+        given.decay_mask = Both(AllBut(*map(path_of, variables)), given.decay_mask)
+    if patterns:
+        given.decay_mask = Both(Exclude(*patterns), given.decay_mask)
 
 
 def reason(mask: Callable[[Any], bool], variable: Any) -> str:
@@ -294,8 +341,8 @@ def reason(mask: Callable[[Any], bool], variable: Any) -> str:
     return f"{getattr(mask, '__name__', type(mask).__name__)}()"
 
 
-def patterns(mask: Callable[[Any], bool]) -> Iterator[str]:
-    return mask.patterns() if isinstance(mask, Mask) else iter(())
+def parts(mask: Callable[[Any], bool]) -> Iterator[Mask]:
+    return mask.parts() if isinstance(mask, Mask) else iter(())
 
 
 class Row(NamedTuple):

@@ -344,8 +344,12 @@ class Optimizer(
         super().apply_gradients(grads_and_vars)
         return self.iterations
 
-    def check_replaced(self, name: str, value: Any) -> None:
-        """Raises where an argument can't become something else after the construction."""
+    def check_assigned(self, name: str, value: Any, replaced: bool = False) -> None:
+        """Raises where an argument can't become this, or be replaced by something of this kind."""
+        if name == "l2":
+            self.check_lazy(vars(self.given) | {name: value})
+        if not replaced:
+            return
         transforms.check_clip(vars(self.given) | {name: value})
         if name == "loss_scale_factor":  # Keras's LossScaleOptimizer around this one takes it away
             self.scale_is_settled = True
@@ -367,7 +371,7 @@ class Optimizer(
         for variable in variables:
             _check(variable)
         if not self.built:
-            masks.check_patterns(mask, variables)
+            masks.settle(mask, variables)
         self.settle_scale()
         with tf.init_scope():  # once, not at every step of a function that is being traced
             for variable in variables:

@@ -100,8 +100,9 @@ class RowWise:
             )
         whole = ("use_ema", "gradient_accumulation_steps")
         wrong = {name: given[name] for name in whole if given[name] != cls.declared[name].default}
-        if given.get("l2", 0) != 0:
-            wrong["l2"] = given["l2"]
+        l2 = given.get("l2", 0)
+        if not isinstance(l2, (int, float)) or l2 != 0:
+            wrong["l2"] = l2
         if given["low_precision"] == "stochastic":
             wrong["low_precision"] = "stochastic"
         if wrong:

@@ -284,12 +284,14 @@ def aligned(state: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
 
     Keras leaves a model's name out of paths when it loads the model ("dense/kernel" for
     "sequential/dense/kernel"), and numbers layers on when a model is built twice ("dense_1").
-    Paths that one of the two explains, without a doubt, are paired; others stay as they are.
+    Paths that one of the two explains, without a doubt, are paired; others stay as they are, and
+    so does a path that is here under its own name.
     """
     saved_paths, own_paths = _paths(state), _paths(own)
     pairs = _pairs(saved_paths - own_paths, own_paths - saved_paths)
     renumbered = _pairs(saved_paths, own_paths, _ranks)
-    if len(renumbered) == len(saved_paths) == len(own_paths):
+    moved = {s for s, o in renumbered.items() if s != o}
+    if len(renumbered) == len(saved_paths) == len(own_paths) and not moved & own_paths:
         pairs = pairs if len(pairs) == len(saved_paths - own_paths) else renumbered
 
     def rename(name: str) -> str:

@@ -43,7 +43,7 @@ class DecoupledDecay:
         if self.built:
             return
         mask = self.given.decay_mask
-        masks.check_patterns(mask, variables)
+        masks.settle(mask, variables)
         decaying = [tf_variable(v) for v in variables if masks.decide(mask, v).decays]
         self.decaying.refs = frozenset(
             c.ref() for v in decaying for c in (v, *replicas.components(v))
@@ -59,8 +59,8 @@ class DecoupledDecay:
         super().update_step(gradient, variable, learning_rate)
         variable.assign_sub(tf.cast(self.decay_at(learning_rate), θ.dtype) * θ)
 
-    def check_replaced(self, name: str, value: Any) -> None:
-        """Any decay may replace another before the build."""
+    def check_assigned(self, name: str, value: Any, replaced: bool = False) -> None:
+        """Any decay may follow another, and replace another kind before the build."""
 
     def decay_at(self, learning_rate: Any) -> tf.Tensor:
         """κ_t of this step, in float32."""
