@@ -292,7 +292,9 @@ def test_saving_and_loading_have_nothing_to_complain_of(compiled, tmp_path, capl
             reloaded(TrainableModel(compiled), tmp_path)
     finally:
         logger.removeHandler(caplog.handler)
-    assert caplog.messages == []
+    # TensorFlow's own wrapper of every signature, which its AutoGraph can't read on Python 3.13
+    of_tensorflow = "AutoGraph could not transform <function canonicalize_signatures."
+    assert [m for m in caplog.messages if not m.startswith(of_tensorflow)] == []
 
 
 @pytest.mark.parametrize(
