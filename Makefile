@@ -20,12 +20,15 @@ test: $(VENV)/installed-for-tests
 
 # The emulated TPU tests under the newest TensorFlow that TPUs have.
 test-tpu-wheel: export TPU_SKIP_MDS_QUERY = 1
-test-tpu-wheel:
+test-tpu-wheel: .venv-tpu/installed
+	.venv-tpu/bin/python -m pytest -n 2 tests/tpu
+
+.venv-tpu/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv-tpu
 	.venv-tpu/bin/python -m pip install --quiet 'tensorflow-tpu==2.20.0' 'libtpu<=0.0.24' 'keras>=3.10' \
 		pytest pytest-xdist matplotlib tqdm absl-py
-	.venv-tpu/bin/python -m pip install --quiet --no-deps --editable .
-	.venv-tpu/bin/python -m pytest -n 2 tests/tpu
+	.venv-tpu/bin/python -m pip install --quiet --no-deps --editable .  # it asks for `tensorflow`
+	touch $@
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; assert (3, 10) <= sys.version_info < (3, 14), f"Python 3.10 to 3.13 is needed; set PYTHON=. Received: {sys.version}"'
