@@ -111,11 +111,11 @@ class Guarded:
     loss_was_scaled = False
     scale_is_settled = False
 
-    def add_guards(self, counted: bool = False) -> None:
-        """Makes the counters that the arguments ask for, but those of skips if they are there."""
-        if self.skip_nonfinite and not counted:
+    def add_guards(self) -> None:
+        """Makes the counters that the arguments ask for."""
+        if self.skip_nonfinite:
             self.add_counter("skipped_steps")
-        if self.max_consecutive_skips is not None and not counted:
+        if self.max_consecutive_skips is not None:
             self.add_counter("consecutive_skips")
         if self.loss_scale is not None:
             self.add_counter("dynamic_scale", self.loss_scale.initial_scale, "float32")
@@ -131,10 +131,9 @@ class Guarded:
         if settled or given.loss_scale is not None or given.loss_scale_factor is not None:
             return
         if keras.config.dtype_policy().name == "mixed_float16":
-            given.loss_scale, counted = DynamicLossScale(), given.skip_nonfinite
-            given.skip_nonfinite = True
+            given.loss_scale, given.skip_nonfinite = DynamicLossScale(), True
             with tf.init_scope(), replicas.strategy_of(tf_variable(self.updates)).scope():
-                self.add_guards(counted)
+                self.add_guards()
 
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
         """The loss times the loss scale, in float32 where there is one."""

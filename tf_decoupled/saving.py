@@ -14,7 +14,9 @@ class Saved:
     """The part of an optimizer that saving and loading goes through, in whatever format."""
 
     def add_counter(self, name: str, start: float = 0, dtype: str = "int64") -> None:
-        """Makes a scalar variable of the step, saved by its name, as an attribute."""
+        """Makes a scalar variable of the step, saved by its name, as an attribute; once."""
+        if name in self.starts:
+            return
         self.starts[name] = start
         # Aggregation would cost a collective per step on TPUs; all replicas assign the same.
         counter = keras.Variable(start, dtype=dtype, trainable=False, name=name)
