@@ -1,5 +1,6 @@
 """What every test stands on: quiet logs, two logical CPUs, fixed seeds."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -14,9 +15,11 @@ tf.config.set_logical_device_configuration(
     [tf.config.LogicalDeviceConfiguration(), tf.config.LogicalDeviceConfiguration()],
 )
 
+gc.freeze()  # what was imported stays: each collection of garbage would look through all of it
+
 
 @pytest.fixture(autouse=True)
 def seeds_and_names():
     """Every test starts from the same seeds and from Keras's first automatic names."""
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)

@@ -6,16 +6,17 @@ iterations + 1. What stands in brackets is one function, compiled by XLA.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tf_decoupled import accumulation, decay, guards, masks, precision, replicas, rows, transforms
 from tf_decoupled.accumulation import Accumulating
 from tf_decoupled.averages import Averaged
+from tf_decoupled.checkpoints import Checkpointed, Layout
 from tf_decoupled.guards import Guarded
 from tf_decoupled.hyperparameters import (
     Beta,
@@ -28,12 +29,12 @@ from tf_decoupled.hyperparameters import (
     resolve,
 )
 from tf_decoupled.math import global_norm
+from tf_decoupled.restoring import Restored
 from tf_decoupled.rows import RowWise
 from tf_decoupled.saving import Saved
 from tf_decoupled.state import (
     Cell,
     Cells,
-    Layout,
     Slot,
     Slots,
     copy,
@@ -45,6 +46,8 @@ PLANNED = ("gradient_transforms", "state_dtype")
 
 
 class Optimizer(
+    Checkpointed,
+    Restored,
     Saved,
     Guarded,
     Accumulating,
@@ -130,11 +133,13 @@ class Optimizer(
         # Keras makes no variable of its own for a callable rate; ours is made like all the others.
         rate, name = lambda: self.learning_rate, given.pop("name")
         keras.optimizers.Optimizer.__init__(self, learning_rate=rate, name=name)
+        self.names_of_keras = frozenset(vars(self))
         for argument, value in given.items():
             if value is not None or not self.declared[argument].live:  # None may mean a default
                 given[argument] = self.declared[argument].check(value, self)
         given = self.interpret(given)
-        self.given = tf.Module(name="given")
+        self.constructed_with = MappingProxyType({n: _word_for(v) for n, v in given.items()})
+        self.given, self.added = tf.Module(name="given"), tf.Module(name="added")
         for name, value in given.items():
             setattr(self.given, name, self.declared[name].bind(value, self))
         self.slots = tf.Module(name="slots")
@@ -147,8 +152,8 @@ class Optimizer(
         if self.gradient_accumulation_steps is not None:
             self.add_counter("micro_steps")
         self.accumulate_cells = replicas.compiled(self._accumulate_cells, self.jit_compile)
-        self.layout = Layout(lambda: self.named_variables() if self.built else ())
-        self.pending: Mapping[str, np.ndarray] | None = None
+        self.layout = Layout(self)
+        self.begin_restoring()
         self.update_cells = replicas.compiled(self._update_cells, self.jit_compile)
 
     @property
@@ -368,19 +373,22 @@ class Optimizer(
     def build(self, variables: Sequence) -> None:
         """Makes the slots of each variable that has none yet, and asks the decay mask about it."""
         variables, mask = list(variables), self.decay_mask
+        if not variables:
+            return  # Keras asks for this while it loads a whole-model `.h5` file
         for variable in variables:
             _check(variable)
         if not self.built:
             masks.settle(mask, variables)
         self.settle_scale()
         with tf.init_scope():  # once, not at every step of a function that is being traced
+            before = len(self.cells)
             for variable in variables:
                 if variable not in self.cells:
                     replicas.check_same(tf_variable(self.updates), tf_variable(variable))
                     self._add_cell(variable, masks.decide(mask, variable))
+            fresh = list(self.cells)[before if self.built else 0 :]
+            self.restore_waiting(fresh, first=not self.built)
             self.built = True
-            self.layout.check()
-            self.load_pending()
 
     def add_variables(self, variables: Sequence) -> None:
         """Adds variables to those that are optimized; the state of all others stays as it is.
@@ -392,6 +400,7 @@ class Optimizer(
 
     def _add_cell(self, variable: Any, decision: masks.Decision) -> None:
         cell = Cell(variable, masks.path_of(variable), *decision)
+        cell.position = None if self.built else len(self.cells)
         self.cells.add(cell)
         prefix = cell.path.replace("/", "_").replace("~", "_")  # as scope names may be
 
@@ -446,6 +455,13 @@ class Optimizer(
         return masks.DecayReport(
             rows, float(tf.convert_to_tensor(self.weight_decay)), self.decay_coupling
         )
+
+
+def _word_for(value: Any) -> Any:
+    """What is saved of a hyperparameter as it was given: the number, or a word for what it is."""
+    if value is None or isinstance(value, (int, float)):
+        return value
+    return "a variable" if is_variable(value) else type(value).__name__
 
 
 def _both(left: tf.Tensor | None, right: tf.Tensor | None) -> tf.Tensor | None:

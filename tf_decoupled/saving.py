@@ -1,13 +1,104 @@
-"""How an optimizer is saved: its state as arrays by name, its configuration as plain values."""
+"""How an optimizer is saved: its state as arrays by name, its configuration as plain values.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+A state has numbers ("iterations", "learning_rate"), arrays of a variable ("dense/kernel:m"), and
+"about", what is needed to find the variables again: bytes of a JSON text.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from tf_decoupled.hyperparameters import is_variable, serialize
-from tf_decoupled.state import Mismatch, aligned
+from tf_decoupled import naming
+from tf_decoupled.hyperparameters import Hyperparameter, is_variable, serialize
+from tf_decoupled.naming import Known
+from tf_decoupled.state import Cell, tf_variable
+
+ABOUT = "about"
+
+
+class SavedVariable(NamedTuple):
+    """What was kept beside one variable, by slot; and the variable, where a checkpoint tells it."""
+
+    known: Known
+    slots: Mapping[str, np.ndarray]
+    variable: Any = None
+
+
+class State(NamedTuple):
+    """A state, taken apart.
+
+    kind: which rule's slots these are; None if the file doesn't say. given: what the numbers were
+    at construction.
+    """
+
+    numbers: Mapping[str, np.ndarray]
+    variables: Sequence[SavedVariable]
+    kind: str | None = None
+    given: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Any]) -> "State":
+        """From arrays by name."""
+        text = bytes(np.asarray(arrays[ABOUT], np.uint8)) if ABOUT in arrays else b"{}"
+        about = json.loads(text)
+        known = {k.path: k for k in (_known(*row) for row in about.get("variables", ()))}
+        slots: dict[str, dict[str, np.ndarray]] = {path: {} for path in known}
+        for name, value in arrays.items():
+            path, colon, slot = name.rpartition(":")
+            if colon:
+                slots.setdefault(path, {})[slot] = np.asarray(value)
+        variables = [SavedVariable(known.get(p, Known(p)), slots[p]) for p in slots]
+        numbers = {n: np.asarray(v) for n, v in arrays.items() if ":" not in n and n != ABOUT}
+        return cls(numbers, variables, about.get("kind"), about.get("given"))
+
+    def about(self) -> str:
+        """All but the arrays, as JSON."""
+        variables = [list(saved.known) for saved in self.variables]
+        return json.dumps({"kind": self.kind, "given": self.given, "variables": variables})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The inverse of `of`."""
+        slots = {f"{s.known.path}:{name}": a for s in self.variables for name, a in s.slots.items()}
+        about = np.frombuffer(self.about().encode(), np.uint8)
+        return {**self.numbers, **slots, ABOUT: about}
+
+
+def _known(path: str, shape: list | None, checksum: int | None, position: int | None) -> Known:
+    return Known(path, None if shape is None else tuple(shape), checksum, position)
+
+
+class Mismatch(NamedTuple):
+    """What of a saved state doesn't fit: names, and for misshapen ones the two shapes."""
+
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: dict[str, str]
+
+    @classmethod
+    def between(cls, own: Mapping[str, Any], state: Mapping[str, Any]) -> "Mismatch":
+        shapes = {name: tuple(value.shape) for name, value in state.items()}
+        here = {name: tuple(value.shape) for name, value in own.items()}
+        return cls(
+            sorted(here.keys() - shapes.keys()),
+            sorted(shapes.keys() - here.keys()),
+            {
+                name: f"saved {shapes[name]}, here {here[name]}"
+                for name in sorted(here.keys() & shapes.keys())
+                if here[name] != shapes[name]
+            },
+        )
+
+    def __bool__(self) -> bool:
+        return any(self[:])
+
+    def __str__(self) -> str:
+        if not self:
+            return "Everything fits."
+        lines = [f"  {kind}: {value}" for kind, value in self._asdict().items() if value]
+        return "\n".join(lines)
 
 
 class Saved:
@@ -22,72 +113,187 @@ class Saved:
         counter = keras.Variable(start, dtype=dtype, trainable=False, name=name)
         setattr(self, name, counter)
 
+    def add_variable(self, *args: Any, **kwargs: Any) -> keras.Variable:
+        """Keras's way for a subclass to keep something of its own; saved by the order of making."""
+        variable = super().add_variable(*args, **kwargs)
+        number = sum(map(is_variable, vars(self.added).values()))
+        setattr(self.added, str(number), variable)
+        if (saved := self.pending.added.pop(f"added/{number}", None)) is not None:
+            variable.assign(saved)
+        return variable
+
+    # What makes up the state.
+
     def named_variables(self) -> dict[str, Any]:
         """Everything that makes up the state, by name: "iterations", "learning_rate", "path:m"."""
+        return self.named_numbers() | {
+            f"{c.path}:{name}": v for c in self.cells for name, v in c.stored.items()
+        }
+
+    def named_numbers(self) -> dict[str, Any]:
+        """The variables that belong to no model variable: counters, hyperparameters, added ones."""
         named = {"iterations": self.iterations}
         named |= {name: getattr(self, name) for name in self.starts if name != "updates"}
-        named |= self.hyperparameter_variables()
-        return named | {f"{c.path}:{name}": v for c in self.cells for name, v in c.stored.items()}
+        added = {f"added/{n}": v for n, v in vars(self.added).items() if is_variable(v)}
+        return named | self.hyperparameter_variables() | added
+
+    def live_hyperparameters(self) -> dict[str, tuple[Any, Hyperparameter]]:
+        """Whose hyperparameter it is, and which, by the name under which it is saved."""
+        return {name: (self, each) for name, each in self.declared.items() if each.live}
 
     def hyperparameter_variables(self) -> dict[str, Any]:
         """The variables that hold the hyperparameters given as numbers."""
-        given = {name: getattr(self.given, name) for name in self.declared}
+        given = {
+            name: getattr(owner.given, each.name)
+            for name, (owner, each) in self.live_hyperparameters().items()
+        }
         return {name: value for name, value in given.items() if is_variable(value)}
+
+    def constructed(self) -> dict[str, Any]:
+        """What each live hyperparameter was at construction: a number, None, or a word for it."""
+        live = self.live_hyperparameters().items()
+        return {name: owner.constructed_with[each.name] for name, (owner, each) in live}
+
+    def kind(self) -> str:
+        """Whose slots these are: the class that declares them, and that of what it wraps."""
+        return next(cls.__name__ for cls in type(self).__mro__ if "init" in vars(cls))
 
     @property
     def variables(self) -> list:
         return list(self.named_variables().values())
 
+    # Getting and setting it.
+
+    def state(self, checkpoint_of: set | None = None) -> State:
+        """The state, taken apart; what still waits for its variable is part of it.
+
+        checkpoint_of: the variables, by `ref()`, whose slots a checkpoint has already. It is read
+        before their values come back, so values prove nothing there.
+        """
+        numbers = {name: v.numpy() for name, v in self.named_numbers().items()}
+        own = []
+        by_value = checkpoint_of is None
+        for cell, known in zip(self.cells, self.known_cells(self.cells, by_value), strict=True):
+            there = not by_value and tf_variable(cell.variable).ref() in checkpoint_of
+            stored = {} if there else cell.stored
+            own.append(SavedVariable(known, {name: v.numpy() for name, v in stored.items()}))
+        paths = {saved.known.path for saved in own}
+        waiting = [saved for saved in self.pending.variables if saved.known.path not in paths]
+        if self.built:  # its position was one among others
+            waiting = [s._replace(known=s.known._replace(position=None)) for s in waiting]
+        return State(numbers | self.pending.added, own + waiting, self.kind(), self.constructed())
+
     def get_state(self) -> dict[str, np.ndarray]:
         """The state as arrays by name; `set_state` is the inverse."""
-        return dict(self.pending or {}) | {n: v.numpy() for n, v in self.named_variables().items()}
-
-    def load_pending(self) -> None:
-        """Loads the slots that came before the build; the numbers were, and may have changed."""
-        pending, self.pending = self.pending, None
-        if pending:
-            numbers = {n: v.numpy() for n, v in self.named_variables().items() if ":" not in n}
-            self.set_state(pending | numbers)
+        return self.state().arrays()
 
     def set_state(self, state: Mapping[str, Any], strict: bool = True) -> Mismatch:
         """Loads arrays by name, and reports what doesn't fit.
 
-        Strict, it raises then, and nothing is loaded; otherwise it loads what fits. Paths that
-        differ only by Keras's automatic naming count as the same (`state.aligned`). A state from
-        before the build has no slots, and leaves them as they are.
+        Strict, it raises then, and nothing is loaded; otherwise it loads what fits. How arrays find
+        their variables, `naming` says; numbers are loaded as they are. A state from before the
+        build has no slots, and leaves them as they are.
+
+        Raises ValueError, too, for numbers that the hyperparameter can't be.
         """
-        own = self.named_variables()
-        if not has_slots(state):
-            own = {name: variable for name, variable in own.items() if ":" not in name}
-        elif not self.built:
+        state = State.of(state)
+        slots = any(saved.slots for saved in state.variables)
+        if slots and not self.built:
             raise ValueError("Build the optimizer first: `opt.build(model.trainable_variables)`.")
-        state = aligned(state, list(own))
-        mismatch = Mismatch.between({k: tuple(v.shape) for k, v in own.items()}, state)
-        if strict and mismatch:
+        own = self.named_variables() if slots else self.named_numbers()
+        arrays = self._renamed(state) | dict(state.numbers)
+        mismatch = Mismatch.between(own, arrays)
+        if strict and (mismatch or self.is_of_another_kind(state)):
             raise ValueError(
                 f"The saved state doesn't fit this {type(self).__name__}, and nothing was loaded. "
-                "`opt.set_state(state, strict=False)` loads what fits.\n" + str(mismatch)
+                "`opt.set_state(state, strict=False)` loads what fits.\n"
+                f"{self._another_kind(state)}{mismatch}"
             )
-        for name, variable in own.items():  # in the same order on all workers
-            if name in state and name not in mismatch.misshapen:
-                variable.assign(state[name])
+        self.check_numbers(state.numbers)
+        if not self.is_of_another_kind(state):
+            for name, variable in own.items():  # in the same order on all workers
+                if name in arrays and name not in mismatch.misshapen:
+                    variable.assign(arrays[name])
         return mismatch
+
+    def _renamed(self, state: State) -> dict[str, np.ndarray]:
+        """The saved slots under the names of the variables here that they belong to."""
+        found = self.find(state.variables, list(self.cells))
+        paths = {i: cell.path for i, cell in found.items()}
+        return {
+            f"{paths.get(i, saved.known.path)}:{name}": array
+            for i, saved in enumerate(state.variables)
+            for name, array in saved.slots.items()
+        }
+
+    def find(self, saved: Sequence[SavedVariable], cells: Sequence[Cell]) -> dict[int, Cell]:
+        """The cell of each saved variable, by its index, where it has one."""
+        by_ref = {tf_variable(cell.variable).ref(): cell for cell in cells}
+        sure = {
+            i: tf_variable(s.variable).ref() for i, s in enumerate(saved) if s.variable is not None
+        }
+        found = {i: by_ref.pop(ref) for i, ref in sure.items() if ref in by_ref}
+        others, free = [i for i in range(len(saved)) if i not in sure], list(by_ref.values())
+        known = [saved[i].known for i in others]
+        by_value = any(each.checksum is not None for each in known)
+        own = list(self.known_cells(free, with_values=by_value))
+        pairs = naming.match(known, own, self.restore_by)
+        return found | {others[s]: free[o] for s, o in pairs.items()}
+
+    def known_cells(self, cells: Iterable[Cell], with_values: bool = True) -> Iterable[Known]:
+        """What is saved of each cell's variable, to find it again."""
+        for cell in cells:
+            value = tf_variable(cell.variable).numpy() if with_values else None
+            checksum = None if value is None else naming.checksum(value)
+            yield Known(cell.path, tuple(cell.variable.shape), checksum, cell.position)
+
+    def check_numbers(self, numbers: Mapping[str, np.ndarray]) -> None:
+        """Raises for a number that its hyperparameter, or counter, can't be."""
+        live = self.live_hyperparameters()
+        for name, value in numbers.items():
+            if name in live and not value.shape:
+                owner, each = live[name]
+                each.check(value.item(), owner)
+            elif name in ("iterations", *self.starts) and not np.all(value >= 0):
+                raise ValueError(f"`{name}` counts, and can't be negative. Received: {value!r}")
+
+    def is_of_another_kind(self, state: State) -> bool:
+        return state.kind not in (None, self.kind())
+
+    def _another_kind(self, state: State) -> str:
+        if not self.is_of_another_kind(state):
+            return ""
+        return f"  It is the state of {state.kind}, this is {self.kind()}.\n"
 
     def reset_state(self) -> None:
         """Puts slots and `iterations` back to their start; hyperparameters stay as they are."""
+        self.begin_restoring()
         for name, start in self.starts.items():
             getattr(self, name).assign(start)
         for cell in self.cells:
             cell.reset()
 
     def set_weights(self, weights: Sequence) -> None:
-        """Assigns `variables` in their order."""
-        names = list(self.named_variables())
-        if len(weights) != len(names):
+        """Assigns `variables` in their order; slots that come before the build, at the build.
+
+        Raises ValueError where number or shapes differ.
+        """
+        own = self.named_variables()
+        arrays = dict(zip(own, map(np.asarray, weights), strict=False))
+        mismatch = Mismatch.between(own, arrays)
+        if mismatch or (len(weights) > len(own) and self.built):
             raise ValueError(
-                f"`set_weights` needs {len(names)} arrays: {names}. Received: {len(weights)}"
+                f"`set_weights` needs {len(own)} arrays, in the shapes of these: {list(own)}. "
+                f"Received: {len(weights)}\n{mismatch}"
             )
-        self.set_state(dict(zip(names, weights, strict=True)))
+        self.check_numbers({name: a for name, a in arrays.items() if ":" not in name})
+        for name, variable in own.items():
+            variable.assign(arrays[name])
+        self.begin_restoring()
+        self.pending.unnamed = [np.asarray(array) for array in weights[len(own) :]]
+        self.pending.at_build = bool(self.pending.unnamed)
+
+    # Files.
 
     def save_own_variables(self, store: Any) -> None:
         """Keras's hook for `.keras` and `.weights.h5` files."""
@@ -95,14 +301,10 @@ class Saved:
             store[name.replace("/", "|")] = value
 
     def load_own_variables(self, store: Any) -> None:
-        """Keras's hook; what comes before the build is loaded, as strictly, at the build."""
-        state = {name.replace("|", "/"): np.asarray(store[name]) for name in list(store.keys())}
+        """Keras's hook; slots that come before the build are loaded at the build."""
+        arrays = {name.replace("|", "/"): np.asarray(store[name]) for name in list(store.keys())}
         self.settle_scale()
-        if self.built or not has_slots(state):
-            self.set_state(state)
-        else:
-            self.set_state({name: value for name, value in state.items() if ":" not in name})
-            self.pending = {name: value for name, value in state.items() if ":" in name}
+        self.restore(State.of(arrays))
 
     def get_config(self) -> dict[str, Any]:
         """Every declared argument as it is now: numbers live, masks and schedules serialized."""
@@ -121,8 +323,3 @@ class Saved:
         optimizer = cls(**{name: load(value) for name, value in config.items()})
         optimizer.scale_is_settled = True
         return optimizer
-
-
-def has_slots(state: Mapping[str, Any]) -> bool:
-    """Whether the state is that of an optimizer that was built."""
-    return any(":" in name for name in state)

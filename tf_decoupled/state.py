@@ -5,10 +5,7 @@ A rule's `init(p)` declares slots by name, `dict(m=zeros(p), v=zeros(p))`; wrapp
 `update` and `step` as `s.m`, `s.inner.m`.
 """
 
-import json
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -55,7 +52,10 @@ class Cell:
     float32; "average" of its values; "gradient_sum" and "gradient_count" of an accumulation;
     "table_step" and "row_step" of rows that are stepped singly; "nonfinite_steps", how many
     gradients in a row were not finite. `rows`, if any, are those that `read` and `assign` mean.
+    `position` is that among the variables of the first build; None for one that came later.
     """
+
+    position: int | None = None
 
     def __init__(self, variable: Any, path: str, decays: bool, reason: str):
         self.variable, self.path, self.decays, self.reason = variable, path, decays, reason
@@ -153,10 +153,12 @@ class Cell:
                 self.variable_of(name).assign(tf.zeros(self.variable_of(name).shape))
         return present
 
-    def reset(self) -> None:
-        """Puts every slot back to what it started with."""
-        for name, slot in {**self.slots, **self.kept}.items():
-            self.stored[name].assign(tf.fill(slot.shape, tf.cast(slot.initial, slot.dtype)))
+    def reset(self, names: Iterable[str] | None = None) -> None:
+        """Puts slots, or these of them, back to what they started with."""
+        slots = {**self.slots, **self.kept}
+        for name in slots if names is None else names:
+            value = tf.fill(slots[name].shape, tf.cast(slots[name].initial, slots[name].dtype))
+            self.stored[name].assign(value)
 
 
 class Cells:
@@ -216,124 +218,3 @@ def nest(flat: Mapping[str, Any]) -> SimpleNamespace:
             node = getattr(node, parent)
         setattr(node, name, leaf)
     return root
-
-
-class Mismatch(NamedTuple):
-    """What of a saved state doesn't fit: names, and for misshapen ones the two shapes."""
-
-    missing: list[str]
-    unexpected: list[str]
-    misshapen: dict[str, str]
-
-    @classmethod
-    def between(cls, own: dict[str, tuple[int, ...]], state: Mapping[str, Any]) -> "Mismatch":
-        shapes = {name: tuple(value.shape) for name, value in state.items()}
-        return cls(
-            sorted(own.keys() - shapes.keys()),
-            sorted(shapes.keys() - own.keys()),
-            {
-                name: f"saved {shapes[name]}, here {own[name]}"
-                for name in sorted(own.keys() & shapes.keys())
-                if own[name] != shapes[name]
-            },
-        )
-
-    def __bool__(self) -> bool:
-        return any(self[:])
-
-    def __str__(self) -> str:
-        if not self:
-            return "Everything fits."
-        lines = [f"  {kind}: {value}" for kind, value in self._asdict().items() if value]
-        return "\n".join(lines)
-
-
-class Layout(tf.train.experimental.PythonState):
-    """The names of a state, saved with `tf.train.Checkpoint`, whose restore is silent by itself.
-
-    Restoring other names raises: at once, or at the build while `names()` is still empty.
-    """
-
-    def __init__(self, names: Callable[[], Iterable[str]]):
-        self._names, self._expected = names, set()
-
-    def serialize(self) -> str:
-        return json.dumps(sorted(self._names()))
-
-    def deserialize(self, string: str) -> None:
-        self._expected = set(json.loads(string))
-        self.check()
-
-    def check(self) -> None:
-        """Raises if a checkpoint has been restored whose names are not those of now."""
-        saved, own = self._expected, set(self._names())
-        if not (saved and own):
-            return
-        self._expected = set()
-        if saved != own:
-            raise ValueError(
-                "The restored checkpoint doesn't fit this optimizer. Build it on all variables "
-                "that it had when saved (`opt.build`); if Keras has only numbered layers anew, "
-                "call keras.utils.clear_session() before building the model.\n"
-                f"{Mismatch(sorted(own - saved), sorted(saved - own), {})}"
-            )
-
-
-def aligned(state: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
-    """The saved state under this process's names, where only Keras's naming differs.
-
-    Keras leaves a model's name out of paths when it loads the model ("dense/kernel" for
-    "sequential/dense/kernel"), and numbers layers on when a model is built twice ("dense_1").
-    Paths that one of the two explains, without a doubt, are paired; others stay as they are, and
-    so does a path that is here under its own name.
-    """
-    saved_paths, own_paths = _paths(state), _paths(own)
-    pairs = _pairs(saved_paths - own_paths, own_paths - saved_paths)
-    renumbered = _pairs(saved_paths, own_paths, _ranks)
-    moved = {s for s, o in renumbered.items() if s != o}
-    if len(renumbered) == len(saved_paths) == len(own_paths) and not moved & own_paths:
-        pairs = pairs if len(pairs) == len(saved_paths - own_paths) else renumbered
-
-    def rename(name: str) -> str:
-        path, colon, slot = name.rpartition(":")
-        return pairs.get(path, path) + colon + slot
-
-    return {rename(name): value for name, value in state.items()}
-
-
-def _paths(names: Iterable[str]) -> set[str]:
-    return {name.rpartition(":")[0] for name in names if ":" in name}
-
-
-def _pairs(
-    saved: set[str], own: set[str], rewrite: Callable[[set[str]], dict[str, str]] | None = None
-) -> dict[str, str]:
-    """Saved path to own path, for those of which one ends with the other, and with no third."""
-    theirs = rewrite(saved) if rewrite else {path: path for path in saved}
-    ours = rewrite(own) if rewrite else {path: path for path in own}
-    fits = [
-        (s, o) for s in saved for o in own if f"/{theirs[s]}".endswith(f"/{ours[o]}")
-        or f"/{ours[o]}".endswith(f"/{theirs[s]}")
-    ]  # fmt: skip
-    times_saved, times_own = Counter(s for s, _ in fits), Counter(o for _, o in fits)
-    return {s: o for s, o in fits if times_saved[s] == times_own[o] == 1}
-
-
-def _ranks(paths: set[str]) -> dict[str, str]:
-    """Each path with the numbers that end its parts replaced by their rank: dense_7 as dense#0."""
-
-    def stem_and_number(part: str) -> tuple[str, int]:
-        stem, number = re.fullmatch(r"(.*?)(?:_(\d+))?", part).groups()
-        return stem, int(number or 0)
-
-    numbered = sorted(
-        stem_and_number(part) for part in {p for path in paths for p in path.split("/")}
-    )
-    seen: Counter[str] = Counter()
-    rank = {}
-    for stem, number in numbered:
-        rank[stem, number] = f"{stem}#{seen[stem]}"
-        seen[stem] += 1
-    return {
-        path: "/".join(rank[stem_and_number(part)] for part in path.split("/")) for path in paths
-    }

@@ -10,12 +10,13 @@ import numpy as np
 
 from tf_decoupled.importers.keras_sources import load, optimizer_of, read
 from tf_decoupled.importers.resuming import build, check, resume, whole_state
+from tf_decoupled.naming import aligned_paths
 from tf_decoupled.optimizer import Optimizer
 from tf_decoupled.optimizers.adam import Adam
 from tf_decoupled.optimizers.adamw import AdamW
 from tf_decoupled.optimizers.sgd import SGD
 from tf_decoupled.optimizers.sgdw import SGDW
-from tf_decoupled.state import aligned, tf_variable
+from tf_decoupled.state import tf_variable
 
 CLASSES = {keras.optimizers.Adam: Adam, keras.optimizers.AdamW: AdamW, keras.optimizers.SGD: SGD}
 SLOTS = {
@@ -86,7 +87,7 @@ def keras_state(source: Any, optimizer: Optimizer) -> dict[str, np.ndarray]:
     found = read(source, optimizer)
     arrays = dict(found.arrays)
     calls, rate = int(arrays.pop("iteration")), arrays.pop("learning_rate", None)
-    slots = aligned(_by_path(arrays, found.paths), list(optimizer.named_variables()))
+    slots = _aligned(_by_path(arrays, found.paths), [cell.path for cell in optimizer.cells])
     sums = [slots.pop(name) for name in list(slots) if name.endswith(":gradient_sum")]
     updates = _updates(calls, found.calls_per_update, sums)
     averages = [name for name in slots if name.endswith(":average")]
@@ -152,6 +153,16 @@ def _check_averages(β: float, updates: int, accumulated: bool) -> None:
             "`use_ema=False` leaves them behind. "
             f"Received: t={updates}, ema_momentum={β:g}, accumulated={accumulated}"
         )
+
+
+def _aligned(slots: Mapping[str, np.ndarray], paths: Sequence[str]) -> dict[str, np.ndarray]:
+    """Arrays named as ours, where only Keras's naming differs."""
+    split = {name: name.rpartition(":") for name in slots}
+    pairs = aligned_paths({path for path, colon, _ in split.values() if colon}, paths)
+    return {
+        f"{pairs.get(path, path)}{colon}{slot}": slots[name]
+        for name, (path, colon, slot) in split.items()
+    }
 
 
 def _by_path(arrays: Mapping[str, np.ndarray], paths: Sequence[str]) -> dict[str, np.ndarray]:

@@ -67,9 +67,12 @@ class Wrapper(Optimizer):
         super().build(variables)
         self.inner.built = self.innermost().built = True
 
-    def hyperparameter_variables(self) -> dict[str, Any]:
-        inner = self.inner.hyperparameter_variables()
-        return super().hyperparameter_variables() | {f"inner/{k}": v for k, v in inner.items()}
+    def live_hyperparameters(self) -> dict[str, tuple[Any, Hyperparameter]]:
+        inner = self.inner.live_hyperparameters()
+        return super().live_hyperparameters() | {f"inner/{k}": v for k, v in inner.items()}
+
+    def kind(self) -> str:
+        return f"{super().kind()}({self.inner.kind()})"
 
 
 for _name, _hyperparameter in Optimizer.declared.items():

@@ -1,0 +1,138 @@
+"""State in `tf.train.Checkpoint`: a slot is written beside its variable's node in the object graph.
+
+TensorFlow restores it to whatever variable it restores there, whatever that is called, also if the
+variable is made or built later. It looks for three methods by name: `get_slot_names`, `get_slot`
+and `_create_or_restore_slot_variable`; a fourth, `_trackable_children`, says what is saved. They
+are private to TensorFlow, and used in this file only.
+
+Everything else is in one more entry: numbers, names, and slots of variables that the checkpoint
+doesn't hold.
+"""
+
+import io
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_decoupled.hyperparameters import is_variable
+from tf_decoupled.saving import State
+from tf_decoupled.state import Cell, tf_variable
+
+VALUE = "VARIABLE_VALUE"  # TensorFlow's name of a variable's value in a checkpoint
+UNKNOWN = object()  # the id of a restore of which no slot has come yet
+
+
+class Layout(tf.train.experimental.PythonState):
+    """The entry of an optimizer in a checkpoint, beside whose name its slots are written."""
+
+    def __init__(self, optimizer: Any):
+        self.optimizer = optimizer
+        self.written: set[tuple[Any, str]] = set()  # by the save that goes on: (variable, slot)
+        self.arrived: set[tuple[Any, str]] = set()  # by the restore that goes on
+        self.positions: dict[tuple[Any, str], Any] = {}  # in the checkpoint, of slots still to make
+        self.restore_id: Any = None
+        self.slots_came = False
+
+    # Saving.
+
+    def get_slot_names(self) -> list[str]:
+        self.written = set()
+        names = {name: None for cell in self.optimizer.cells for name in cell.stored}
+        return [self._saved_name(name) for name in names]
+
+    def get_slot(self, variable: Any, name: str) -> Any:
+        """The slot of a variable; each once, however often the variable is in the checkpoint."""
+        cell, slot = self._cell_of(variable), self._slot_name(name)
+        if (
+            cell is None
+            or slot not in cell.stored
+            or (key := (_ref(variable), slot)) in self.written
+        ):
+            return None
+        self.written.add(key)
+        return cell.stored[slot]
+
+    def serialize(self) -> bytes:
+        file = io.BytesIO()
+        written = {ref for ref, _ in self.written}
+        np.savez(file, **self.optimizer.state(checkpoint_of=written).arrays())
+        return file.getvalue()
+
+    # Restoring: first the slots of all variables that are there, then `deserialize`, then the
+    # slots of variables that are made later.
+
+    def _create_or_restore_slot_variable(
+        self, slot_variable_position: Any, slot_name: str, variable: Any, **_: Any
+    ) -> Any:
+        """The slot to restore into; None if there is no such slot, or not yet."""
+        slot = self._slot_name(slot_name)
+        if slot is None:
+            return None
+        if self.restore_id not in (slot_variable_position.restore_uid, UNKNOWN):
+            self._begin()
+        self.restore_id, self.slots_came = slot_variable_position.restore_uid, True
+        cell, key = self._cell_of(variable), (_ref(variable), slot)
+        if cell is not None:
+            self.arrived.add(key)
+            return cell.stored.get(slot)
+        value = slot_variable_position.value_tensors()[VALUE].numpy()
+        self.positions[key] = slot_variable_position
+        self.optimizer.wait_for(variable, slot, value)
+        return None
+
+    def deserialize(self, string: bytes) -> None:
+        if string.startswith(b"["):
+            raise ValueError(
+                "This checkpoint was written by a development version of tf_decoupled that saved "
+                "slots by name. Restore it there and save the model as a `.keras` file."
+            )
+        if not self.slots_came:
+            self._begin()
+            self.restore_id = UNKNOWN
+        self.slots_came = False
+        with np.load(io.BytesIO(string)) as arrays:
+            state = State.of(dict(arrays))
+        self.optimizer.restore_checkpoint(state, self.arrived)
+
+    def _begin(self) -> None:
+        """Forgets what another restore has left."""
+        self.arrived, self.positions = set(), {}
+        self.optimizer.begin_restoring()
+
+    def bind(self, cell: Cell) -> None:
+        """Tells TensorFlow that a slot has been restored that was made later than its variable."""
+        for slot, stored in cell.stored.items():
+            position = self.positions.pop((_ref(cell.variable), slot), None)
+            if position is not None:
+                position.restore(stored)
+
+    def _cell_of(self, variable: Any) -> Cell | None:
+        cells = self.optimizer.cells
+        known = is_variable(variable) and variable in cells
+        return cells[cells.index(variable)] if known else None
+
+    def _saved_name(self, slot: str) -> str:
+        return f"{self.optimizer.kind()}:{slot}"
+
+    def _slot_name(self, saved_name: str) -> str | None:
+        """The slot, if the name is that of one of this rule."""
+        kind, _, slot = saved_name.rpartition(":")
+        return slot if kind == self.optimizer.kind() else None
+
+
+def _ref(variable: Any) -> Any:
+    return tf_variable(variable).ref()
+
+
+class Checkpointed:
+    """The part of an optimizer that TensorFlow's checkpoints see."""
+
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
+        """In a checkpoint the layout stands for all but what a subclass has added."""
+        children = dict(super()._trackable_children(save_type, **kwargs))
+        if save_type != "checkpoint":
+            children.pop("layout", None)
+            return children
+        covered = {*self.names_of_keras, *self.starts, "starts", "slots", "given"}
+        return {name: child for name, child in children.items() if name not in covered}

@@ -1,0 +1,324 @@
+"""What a file does that doesn't fit entirely: what fits is loaded, and the rest is told.
+
+    another rule's state, or no variable fits    all starts anew
+    more variables in the file                   kept, loaded when they come, saved again
+    fewer variables, slots or counters           those start anew
+    another number given at construction         the one given now counts
+    shapes that contradict                       ValueError; nothing is loaded
+
+Each but the second is told by one warning, or raised with `strict_restore`.
+"""
+
+import numbers
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tf_decoupled.masks import path_of
+from tf_decoupled.naming import Known
+from tf_decoupled.saving import SavedVariable, State
+from tf_decoupled.state import Cell, tf_variable
+
+SHOWN = 8  # names in a message
+NOT_HELD = (
+    "the checkpoint has no slots for its variables. A slot follows its variable: give the model to "
+    "the checkpoint, too, `tf.train.Checkpoint(model=model, optimizer=optimizer)`."
+)
+
+
+class Notes:
+    """What of a file isn't loaded as it was saved."""
+
+    def __init__(self):
+        self.nothing_fits: str | None = None
+        self.changed: dict[str, tuple[Any, Any]] = {}  # given then, given now
+        self.anew: list[str] = []
+        self.left_out: list[str] = []
+
+    def __str__(self) -> str:
+        if self.nothing_fits:
+            return f"All of its state starts anew: {self.nothing_fits}"
+        lines = [
+            f"{name}={now} counts, as given now; when the file was saved, {then} was given."
+            for name, (then, now) in self.changed.items()
+        ]
+        if self.anew:
+            lines.append(f"These start anew, as the file lacks them: {_listed(self.anew)}")
+        if self.left_out:
+            lines.append(f"These of the file have no place here: {_listed(self.left_out)}")
+        return "\n".join(lines)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{list(names[:SHOWN])}{more}"
+
+
+class Pending:
+    """What of a file is still to be loaded.
+
+    variables: saved ones that have not come yet. added: arrays of variables that a subclass is to
+    add, by name. unnamed: slots of a file that has them in order only. numbers: what was loaded,
+    each with what it was before. at_build: whether the first build completes the loading.
+    """
+
+    def __init__(self):
+        self.variables: list[SavedVariable] = []
+        self.added: dict[str, np.ndarray] = {}
+        self.unnamed: list[np.ndarray] = []
+        self.numbers: dict[str, tuple[Any, Any]] = {}
+        self.at_build = False
+
+
+class Restored:
+    """The part of an optimizer that loads files."""
+
+    _strict_restore = False
+    _restore_by: str | None = None
+
+    @property
+    def strict_restore(self) -> bool:
+        """Whether loading a file raises where it would warn: nothing may start anew."""
+        return self._strict_restore
+
+    @strict_restore.setter
+    def strict_restore(self, strict: bool) -> None:
+        if not isinstance(strict, bool):
+            raise TypeError(f"`strict_restore` must be True or False. Received: {strict!r}")
+        self._strict_restore = strict
+
+    @property
+    def restore_by(self) -> str | None:
+        """What decides where a file fits in two ways: "name" or "position"; None raises then."""
+        return self._restore_by
+
+    @restore_by.setter
+    def restore_by(self, by: str | None) -> None:
+        if by not in (None, "name", "position"):
+            raise ValueError(f'`restore_by` must be "name", "position" or None. Received: {by!r}')
+        self._restore_by = by
+
+    def begin_restoring(self) -> None:
+        """Forgets what an earlier file has left waiting."""
+        self.pending = Pending()
+
+    def restore(self, state: State) -> None:
+        """Loads a state from a file; its slots at the build, if that is still to come."""
+        self.begin_restoring()
+        notes = Notes()
+        if self.is_of_another_kind(state):
+            notes.nothing_fits = f"the file holds that of {state.kind}, and this is {self.kind()}."
+            self._tell(notes)
+            self.reset_state()
+            return
+        load_numbers, load_slots = self._plan_numbers(state, notes), self._reset_cells
+        if self.built and state.variables:
+            load_slots = self._plan_slots(state.variables, list(self.cells), notes)
+        self._tell(notes)
+        if not notes.nothing_fits:
+            load_numbers()
+        load_slots()
+        if not self.built:
+            self.pending.variables = list(state.variables)
+            self.pending.at_build = bool(state.variables)
+
+    def restore_checkpoint(self, state: State, arrived: set[tuple[Any, str]]) -> None:
+        """The same where TensorFlow itself restores the slots in `arrived`: (variable, slot).
+
+        `state` has the slots of variables that the checkpoint doesn't hold.
+        """
+        if self.is_of_another_kind(state):
+            self.restore(state)
+            return
+        notes, load_slots = Notes(), self._reset_cells
+        load_numbers = self._plan_numbers(state, notes)
+        rest = [saved for saved in state.variables if saved.slots]
+        if self.built and state.variables:
+            load_slots = self._plan_rest(rest, arrived, notes)
+        self._tell(notes)
+        if not notes.nothing_fits:
+            load_numbers()
+        load_slots()
+        if not self.built:
+            self.pending.variables += rest
+            self.pending.at_build = bool(state.variables)
+
+    def restore_waiting(self, cells: Sequence[Cell], first: bool) -> None:
+        """Loads what waits for these cells, which are new; at the first build, tells what lacks."""
+        pending, notes = self.pending, Notes()
+        if not (pending.variables or (first and pending.at_build)):
+            return
+        if pending.unnamed:
+            pending.variables = _in_order(pending.unnamed, cells)
+        load = self._plan_slots(pending.variables, cells, notes, whole=first)
+        if first:
+            if not pending.variables:
+                notes.nothing_fits = NOT_HELD
+            self._tell(notes)
+            if notes.nothing_fits:
+                self._take_numbers_back()
+        load()
+        pending.at_build = False
+
+    def wait_for(self, variable: Any, slot: str, value: np.ndarray) -> None:
+        """Keeps a slot of a variable that is restored before the optimizer is built on it."""
+        for saved in self.pending.variables:
+            if saved.variable is not None and _ref(saved.variable) == _ref(variable):
+                saved.slots[slot] = value
+                return
+        known = Known(path_of(variable), tuple(variable.shape))
+        self.pending.variables.append(SavedVariable(known, {slot: value}, variable))
+
+    def _plan_numbers(self, state: State, notes: Notes) -> Callable[[], None]:
+        """What to load into numbers."""
+        self.check_numbers(state.numbers)
+        own, now = self.named_numbers(), self.constructed()
+        for name, then in (state.given or {}).items():
+            if name in now and _given_otherwise(then, now[name], state.numbers.get(name)):
+                notes.changed[name] = then, now[name]
+        load = {n: a for n, a in state.numbers.items() if n in own and n not in notes.changed}
+        for name in [name for name in notes.changed if name.endswith("base_learning_rate")]:
+            if name.replace("base_", "") in notes.changed:
+                del notes.changed[name]  # it was derived from the rate
+        notes.anew += [n for n in own if n not in state.numbers and n not in now]
+        rest = {n: a for n, a in state.numbers.items() if n not in own and n not in now}
+        added = {n: a for n, a in rest.items() if n.startswith("added/")}
+        notes.left_out += [name for name in rest if name not in added]
+
+        def assign() -> None:
+            self.pending.added = added
+            self.pending.numbers = {n: (own[n].numpy(), a) for n, a in load.items()}
+            for name, variable in own.items():  # in the same order on all workers
+                if name in load:
+                    variable.assign(load[name])
+
+        return assign
+
+    def _plan_slots(
+        self,
+        saved: Sequence[SavedVariable],
+        cells: Sequence[Cell],
+        notes: Notes,
+        whole: bool = True,
+    ) -> Callable[[], None]:
+        """What to load into cells; the rest is left waiting. Raises for shapes that contradict.
+
+        whole: whether all that the file has, and all cells, are in question.
+        """
+        found = self.find(saved, cells)
+        wrong = _contradictions(saved, found)
+        if wrong and whole:
+            raise ValueError(
+                f"Saved shapes contradict those here, and nothing was loaded: {wrong}. Give what "
+                "is another variable now another name, or load into a new optimizer."
+            )
+        found = {i: cell for i, cell in found.items() if cell.path not in wrong}
+        if whole and saved and cells and not found:
+            notes.nothing_fits = "no variable of the file is among those that are trained here."
+            return self.reset_state
+        slots = {cell.path: saved[i].slots for i, cell in found.items()}
+        has = {(path, name) for path, each in slots.items() for name in each}
+        wants = {(cell.path, name) for cell in cells for name in cell.stored}
+        notes.anew += [f"{path}:{name}" for path, name in sorted(wants - has)]
+        notes.left_out += [f"{path}:{name}" for path, name in sorted(has - wants)]
+
+        def assign() -> None:
+            for cell in cells:
+                for name, variable in cell.stored.items():
+                    if (cell.path, name) in has:
+                        variable.assign(slots[cell.path][name])
+                    else:
+                        cell.reset([name])
+                self.layout.bind(cell)
+            rest = [each for i, each in enumerate(saved) if each.slots and i not in found]
+            self.pending.variables = rest
+
+        return assign
+
+    def _plan_rest(
+        self, rest: list[SavedVariable], arrived: set[tuple[Any, str]], notes: Notes
+    ) -> Callable[[], None]:
+        """What of a checkpoint to load into cells of which TensorFlow restores nothing."""
+        variables = {ref for ref, _ in arrived}
+        bare = [cell for cell in self.cells if cell.stored and _ref(cell.variable) not in variables]
+        others = [cell for cell in self.cells if _ref(cell.variable) in variables]
+        lacking = [
+            (cell, name)
+            for cell in others
+            for name in cell.stored
+            if (_ref(cell.variable), name) not in arrived
+        ]
+        notes.anew += [f"{cell.path}:{name}" for cell, name in lacking]
+        waiting = self.pending.variables
+        load = self._plan_slots(rest, bare, notes, whole=not others)
+        if bare and not others and not rest:
+            notes.nothing_fits, load = NOT_HELD, self.reset_state
+
+        def assign() -> None:
+            load()
+            self.pending.variables = waiting + self.pending.variables
+            for cell, name in lacking:
+                cell.reset([name])
+
+        return assign
+
+    def _reset_cells(self) -> None:
+        """For the file of an optimizer that had not begun."""
+        for cell in self.cells:
+            cell.reset()
+
+    def _take_numbers_back(self) -> None:
+        """Undoes the loading of numbers, which comes before the build, where nothing fits."""
+        own = self.named_numbers()
+        for name, (before, loaded) in self.pending.numbers.items():
+            if np.array_equal(own[name].numpy(), loaded):
+                own[name].assign(before)
+
+    def _tell(self, notes: Notes) -> None:
+        if not str(notes):
+            return
+        if self.strict_restore:
+            raise ValueError(f"The state of {self.name!r} doesn't fit as it was saved.\n{notes}")
+        warnings.warn(f"The state of {self.name!r} is not as it was saved.\n{notes}", stacklevel=4)
+
+
+def _in_order(arrays: Sequence[np.ndarray], cells: Sequence[Cell]) -> list[SavedVariable]:
+    """Arrays as slots of these cells, if they are as many; else what fits nothing."""
+    names = [(cell.path, name) for cell in cells for name in cell.stored]
+    if len(names) != len(arrays):
+        return [SavedVariable(Known(""), {})]
+    slots: dict[str, dict[str, np.ndarray]] = {cell.path: {} for cell in cells}
+    for (path, name), array in zip(names, arrays, strict=True):
+        slots[path][name] = array
+    return [SavedVariable(Known(path), each) for path, each in slots.items()]
+
+
+def _ref(variable: Any) -> Any:
+    return tf_variable(variable).ref()
+
+
+def _given_otherwise(then: Any, now: Any, saved: np.ndarray | None) -> bool:
+    """Whether a hyperparameter was given otherwise at construction, and isn't that anyway."""
+    if isinstance(then, numbers.Real) and isinstance(now, numbers.Real):
+        differs = np.float32(then) != np.float32(now)
+        return bool(differs and (saved is None or np.float32(now) != np.float32(saved)))
+    return then != now
+
+
+def _contradictions(saved: Sequence[SavedVariable], found: Mapping[int, Cell]) -> dict[str, str]:
+    """Path to shapes, for variables of which the file holds something else."""
+    wrong: dict[str, str] = {}
+    for i, cell in found.items():
+        shapes = {"": (saved[i].known.shape, cell.variable.shape)}
+        shapes |= {
+            name: (array.shape, cell.stored[name].shape)
+            for name, array in saved[i].slots.items()
+            if name in cell.stored
+        }
+        for name, (there, here) in shapes.items():
+            if there is not None and tuple(there) != tuple(here):
+                of = f" of {name}" if name else ""
+                wrong.setdefault(cell.path, f"saved {tuple(there)}, here {tuple(here)}{of}")
+    return wrong
