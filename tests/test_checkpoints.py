@@ -55,7 +55,8 @@ def save_forever(folder, tell):
     optimizer.build(model.trainable_variables)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
     manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2)
-    variables, number = model.variables + optimizer.variables, 0
+    slots = [v for v in optimizer.variables if len(v.shape)]  # a rate of 17 would be refused
+    variables, number = [*model.variables, *slots, optimizer.iterations], 0
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_consumed()
         (number,) = {int(n) for v in variables for n in np.unique(v.numpy())}

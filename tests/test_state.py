@@ -120,6 +120,8 @@ def test_another_layer_is_no_renumbered_one():
 
     state = of("block_1", "block_2").get_state()
     with pytest.raises(ValueError, match=r"missing.*block_3/kernel.*\n.*block_1/kernel"):
+        of("block_2", "block_3").set_state(dict(state))
+    with pytest.raises(ValueError, match=r"in two ways.*'block_2/kernel'"):
         of("block_2", "block_3").set_state(state)
     assert not of("block_3", "block_4").set_state(state)
 
@@ -131,7 +133,7 @@ def test_numbers_assigned_after_loading_and_before_the_build_stay(tmp_path):
     model.fit(x, y, batch_size=32, verbose=0, shuffle=False)
     model.save_weights(tmp_path / "w.weights.h5")
     again = small_model()
-    again.compile(td.AdamW(0.5), "mse")
+    again.compile(td.AdamW(0.1), "mse")
     again.load_weights(tmp_path / "w.weights.h5")
     assert int(again.optimizer.iterations) == 2
     again.optimizer.learning_rate = 1e-4
@@ -139,7 +141,7 @@ def test_numbers_assigned_after_loading_and_before_the_build_stay(tmp_path):
     again.fit(x, y, batch_size=32, verbose=0, shuffle=False)
     assert float(again.optimizer.learning_rate) == np.float32(1e-4)
     third = small_model()
-    third.compile(td.AdamW(0.5), "mse")
+    third.compile(td.AdamW(0.1), "mse")
     third.load_weights(tmp_path / "unbuilt.weights.h5")
     third.fit(x, y, batch_size=32, verbose=0, shuffle=False)
     assert int(third.optimizer.iterations) == 4
@@ -165,23 +167,11 @@ def test_an_optimizer_saved_copied_or_pickled_before_its_first_step_starts_from_
         np.testing.assert_array_equal(a, b)
 
 
-def test_weights_of_another_model_raise_at_the_build():
-    optimizer, other = td.AdamW(), td.AdamW()
-    other.build(variables([(2, 2)]))
-    store = {}
-    other.save_own_variables(store)
-    optimizer.load_own_variables(store)
-    with pytest.raises(ValueError, match=r"missing: \['v1:m'"):
-        optimizer.build(variables())
-
-
 @pytest.mark.parametrize("build_first", [True, False])
 def test_a_train_checkpoint_resumes_bit_for_bit(build_first, tmp_path):
     make = lambda: td.Lookahead(td.AdamW(td.schedules.Cosine(0.01, 50)), sync_period=2)  # noqa: E731
     model = trained(optimizer=make())
     path = tf.train.Checkpoint(model=model, optimizer=model.optimizer).save(tmp_path / "checkpoint")
-    names = [name for name, _ in tf.train.list_variables(path)]
-    assert "optimizer/slots/sequential.Shidden.Skernel/inner.Sm/.ATTRIBUTES/VARIABLE_VALUE" in names
     keras.utils.clear_session()
     again = small_model()
     again.compile(make(), "mse")
@@ -193,18 +183,6 @@ def test_a_train_checkpoint_resumes_bit_for_bit(build_first, tmp_path):
     status.assert_consumed()
     for a, b in zip(model.weights, again.weights, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize("build_first", [True, False])
-def test_a_train_checkpoint_that_does_not_fit_raises(build_first, tmp_path):
-    model = trained()
-    path = tf.train.Checkpoint(optimizer=model.optimizer).save(tmp_path / "checkpoint")
-    other, optimizer = variables(), td.AdamW(0.01)
-    if build_first:
-        optimizer.build(other)
-    with pytest.raises(ValueError, match=r"doesn't fit this optimizer(.|\n)*missing: \['v0:m'"):
-        tf.train.Checkpoint(optimizer=optimizer).restore(path).expect_partial()
-        optimizer.build(other)
 
 
 def test_a_saved_model_carries_the_state_and_trains_on(tmp_path):

@@ -56,7 +56,7 @@ class Layout(tf.train.experimental.PythonState):
     def serialize(self) -> bytes:
         file = io.BytesIO()
         written = {ref for ref, _ in self.written}
-        np.savez(file, **self.optimizer.state(checkpoint_of=written).arrays())
+        np.savez(file, **self.optimizer.state(checkpoint_of=written).arrays().in_file())
         return file.getvalue()
 
     # Restoring: first the slots of all variables that are there, then `deserialize`, then the

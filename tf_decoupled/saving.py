@@ -1,7 +1,7 @@
 """How an optimizer is saved: its state as arrays by name, its configuration as plain values.
 
 A state has numbers ("iterations", "learning_rate"), arrays of a variable ("dense/kernel:m"), and
-"about", what is needed to find the variables again: bytes of a JSON text.
+a JSON text about them, by which they find their variables again; in files it is "about", bytes.
 """
 
 import json
@@ -41,8 +41,10 @@ class State(NamedTuple):
 
     @classmethod
     def of(cls, arrays: Mapping[str, Any]) -> "State":
-        """From arrays by name."""
-        text = bytes(np.asarray(arrays[ABOUT], np.uint8)) if ABOUT in arrays else b"{}"
+        """From arrays by name; of a plain mapping no more is known than the names."""
+        text = getattr(arrays, "about", "{}")
+        if ABOUT in arrays:
+            text = bytes(np.asarray(arrays[ABOUT], np.uint8))
         about = json.loads(text)
         known = {k.path: k for k in (_known(*row) for row in about.get("variables", ()))}
         slots: dict[str, dict[str, np.ndarray]] = {path: {} for path in known}
@@ -54,16 +56,24 @@ class State(NamedTuple):
         numbers = {n: np.asarray(v) for n, v in arrays.items() if ":" not in n and n != ABOUT}
         return cls(numbers, variables, about.get("kind"), about.get("given"))
 
-    def about(self) -> str:
-        """All but the arrays, as JSON."""
-        variables = [list(saved.known) for saved in self.variables]
-        return json.dumps({"kind": self.kind, "given": self.given, "variables": variables})
-
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> "Arrays":
         """The inverse of `of`."""
         slots = {f"{s.known.path}:{name}": a for s in self.variables for name, a in s.slots.items()}
-        about = np.frombuffer(self.about().encode(), np.uint8)
-        return {**self.numbers, **slots, ABOUT: about}
+        variables = [list(saved.known) for saved in self.variables]
+        about = {"kind": self.kind, "given": self.given, "variables": variables}
+        return Arrays({**self.numbers, **slots}, json.dumps(about))
+
+
+class Arrays(dict):
+    """The arrays of a state by name, and the JSON text about them."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], about: str):
+        super().__init__(arrays)
+        self.about = about
+
+    def in_file(self) -> dict[str, np.ndarray]:
+        """For what holds arrays only."""
+        return {**self, ABOUT: np.frombuffer(self.about.encode(), np.uint8)}
 
 
 def _known(path: str, shape: list | None, checksum: int | None, position: int | None) -> Known:
@@ -183,8 +193,12 @@ class Saved:
             waiting = [s._replace(known=s.known._replace(position=None)) for s in waiting]
         return State(numbers | self.pending.added, own + waiting, self.kind(), self.constructed())
 
-    def get_state(self) -> dict[str, np.ndarray]:
-        """The state as arrays by name; `set_state` is the inverse."""
+    def get_state(self) -> Arrays:
+        """The state as arrays by name; `set_state` is the inverse.
+
+        What else tells the variables is in its attribute `about`: a plain dict of the same arrays
+        finds them by name alone.
+        """
         return self.state().arrays()
 
     def set_state(self, state: Mapping[str, Any], strict: bool = True) -> Mismatch:
@@ -297,7 +311,7 @@ class Saved:
 
     def save_own_variables(self, store: Any) -> None:
         """Keras's hook for `.keras` and `.weights.h5` files."""
-        for name, value in self.get_state().items():
+        for name, value in self.state().arrays().in_file().items():
             store[name.replace("/", "|")] = value
 
     def load_own_variables(self, store: Any) -> None:
