@@ -224,16 +224,16 @@ class Optimizer(
         accept = self.inspect(cells, sums) if self.skip_nonfinite else None
         norm = global_norm(sums) if self.track_gradient_norm else tf.constant(0.0)
         later = []
-        for i, cell, g, total, had in zip(
-            indexes, cells, grads, transforms.clip(sums, shared), present, strict=True
+        for cell, g, total, had in zip(
+            cells, grads, transforms.clip(sums, shared), present, strict=True
         ):
-            values = self._step_cell(i, cell, rows.spread(total, g), h, _both(accept, had))
+            values = self._step_cell(cell, rows.spread(total, g), h, _both(accept, had))
             later.append({} if cell.rows is None else values)
             cell.assign(values if cell.rows is None else {})
         return (tf.constant(True) if accept is None else accept, norm), later
 
     def _step_cell(
-        self, i: int, cell: Cell, g: tf.Tensor, h: dict, accept: tf.Tensor | None
+        self, cell: Cell, g: tf.Tensor, h: dict, accept: tf.Tensor | None
     ) -> dict[str, tf.Tensor]:
         """One variable, or rows of it: what to assign to it and to what stands beside it."""
         own = namespace(self.hyperparameters_of(cell, h))
@@ -246,7 +246,7 @@ class Optimizer(
         p, slots = self.step(p, g, s, own)
         p = p if cell.constraint is None else cell.constraint(p)
         p, average = self.average(cell, p, own)
-        return cell.results(p, slots, kept | average, tf.stack([own.step, i]), accept)
+        return cell.results(p, slots, kept | average, tf.stack([own.step, cell.seed]), accept)
 
     def scales(self) -> dict[str, tf.Tensor | None]:
         """What the sums of gradients are to be divided by."""
