@@ -290,7 +290,8 @@ class Optimizer(
             raise ValueError(f"No gradients provided for any variable. Variables: {missing}")
         if missing:
             warnings.warn(f"Gradients do not exist for variables {missing}.", stacklevel=3)
-        pairs = [(g, v) for g, v in pairs if v.shape.num_elements()]
+        # Empty variables stay as they are. A step of nothing else steps one, and is so counted.
+        pairs = [(g, v) for g, v in pairs if v.shape.num_elements()] or pairs[:1]
         indexes = tuple(self.cells.index(v) for _, v in pairs)
         grads = [_checked(g, self.cells[i]) for i, (g, _) in zip(indexes, pairs, strict=True)]
         return indexes, grads
