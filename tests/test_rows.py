@@ -204,6 +204,59 @@ def test_what_does_not_go_together_says_so(make, words):
         make()
 
 
+class OwnUpdate(td.AdamW):
+    def update(self, p, g, s, h):
+        return tf.sign(g), dict(m=s.m, v=s.v)
+
+
+class OwnSlots(td.SGDW):
+    def init(self, p):
+        return super().init(p) | dict(more=td.zeros(p))
+
+    def step(self, p, g, s, h):
+        p, slots = super().step(p, g, s, h)
+        return p, slots | dict(more=s.more)
+
+
+class OwnBoth(OwnUpdate):
+    def catch_up(self, p, s, h, k):
+        return p, dict(m=s.m, v=s.v)
+
+
+class OwnDefault(td.AdamW):
+    """Another number, and the same mathematics."""
+
+    weight_decay: td.Scalar = 0.0
+
+
+@pytest.mark.parametrize(
+    "optimizer,words",
+    [
+        (OwnUpdate, "OwnUpdate defines `update`, and `catch_up` of AdamW .* with another `update`"),
+        (OwnSlots, "OwnSlots defines `init`, and `catch_up` of SGDW .* with another `init`"),
+        (type("Again", (OwnBoth, td.AdamW), {"init": td.AdamW.init}), "`catch_up` of OwnBoth"),
+    ],
+)
+def test_a_class_with_a_rule_of_its_own_needs_a_catch_up_of_its_own(optimizer, words):
+    optimizer()
+    with pytest.raises(ValueError, match=f"{words}.*Define `catch_up` in .*Received: sparse="):
+        optimizer(sparse="lazy")
+    for whole in (OwnBoth, OwnDefault, td.Adam, td.SGD):
+        whole(sparse="lazy")
+
+
+def test_the_error_names_the_optimizers_that_can_step_rows():
+    with pytest.raises(ValueError, match="can not step single rows") as error:
+        td.LAMB(sparse="lazy")
+    named = str(error.value).partition("or take ")[2].partition(". Received")[0].split(", ")
+    can = {
+        cls.__name__
+        for cls in vars(td).values()
+        if isinstance(cls, type) and issubclass(cls, td.Optimizer) and "catch_up" in vars(cls)
+    }
+    assert set(named) == can and {"AdamW", "SGDW", "Lion", "Adam", "SGD"} <= can
+
+
 def test_an_l2_given_later_is_refused_as_well():
     optimizer = td.Adam(sparse="lazy")
     optimizer.l2 = 0.0

@@ -93,11 +93,7 @@ class RowWise:
             )
         if given["sparse"] == "exact":
             return
-        if cls.catch_up is RowWise.catch_up:
-            raise ValueError(
-                f'{cls.__name__} can not step single rows: leave sparse="exact", or take AdamW, '
-                'Adam, SGDW, SGD or Lion. Received: sparse="lazy"'
-            )
+        _check_catch_up(cls)
         whole = ("use_ema", "gradient_accumulation_steps")
         wrong = {name: given[name] for name in whole if given[name] != cls.declared[name].default}
         l2 = given.get("l2", 0)
@@ -118,6 +114,7 @@ class RowWise:
 
         p: [n, ...], rows of a variable, and slots likewise; k: [n, 1, ...]. Hyperparameters of the
         present step stand for those of the missed ones. To be exact in the slots is the least.
+        A class that defines `init`, `update` or `step` says anew what this is, in itself too.
         """
         raise NotImplementedError
 
@@ -148,3 +145,37 @@ class RowWise:
                     own = namespace(self.hyperparameters_of(cell, h))
                     p, slots = self.caught_up(local, *local.read(), own)
                     local.assign(local.results(p, slots, touched(local, 0), seed=None))
+
+
+def _check_catch_up(cls: type) -> None:
+    """Raises for a class without a `catch_up`, or with one that was written for another rule."""
+    author = _definer(cls, "catch_up")
+    if author is RowWise:
+        raise ValueError(
+            f'{cls.__name__} can not step single rows: leave sparse="exact", or take '
+            f'{", ".join(_stepping_rows(RowWise))}. Received: sparse="lazy"'
+        )
+    older = cls.__mro__[cls.__mro__.index(author) :]
+    for name in ("init", "update", "step"):
+        own = _definer(cls, name)
+        if own not in older:
+            raise ValueError(
+                f"{own.__name__} defines `{name}`, and `catch_up` of {author.__name__} was written "
+                f"for a class with another `{name}`. Define `catch_up` in {own.__name__} as well "
+                f"(`catch_up = {author.__name__}.catch_up` if that holds here too), or leave "
+                'sparse="exact". Received: sparse="lazy"'
+            )
+
+
+def _definer(cls: type, name: str) -> type:
+    """The class that an attribute is inherited from."""
+    return next(c for c in cls.__mro__ if name in vars(c))
+
+
+def _stepping_rows(cls: type) -> list[str]:
+    """The names of this package's classes that define `catch_up`, below a class."""
+    names = []
+    for below in cls.__subclasses__():
+        own = "catch_up" in vars(below) and below.__module__.startswith(f"{__package__}.")
+        names += [below.__name__] * own + _stepping_rows(below)
+    return names
