@@ -23,6 +23,7 @@ from tf_decoupled.hyperparameters import (
     Positive,
     Scalar,
     Steps,
+    corrected,
     is_variable,
     namespace,
     resolve,
@@ -163,7 +164,10 @@ class Optimizer(
         return {}
 
     def update(self, p, g, s, h) -> tuple[tf.Tensor, Slots]:
-        """The paper: value, gradient, slots and hyperparameters to direction u and new slots."""
+        """The paper: value, gradient, slots and hyperparameters to direction u and new slots.
+
+        `h.t` counts updates from 1; `h.correction.beta_1` is 1 − β₁ᵗ, once for all variables.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define `update` or `step`.")
 
     def step(self, p, g, s, h) -> tuple[tf.Tensor, Slots]:
@@ -212,7 +216,7 @@ class Optimizer(
         the gradients' norm, if it is wanted; and what is still to be assigned to rows, which XLA
         would copy the whole variable for.
         """
-        shared, here = namespace(h), replicas.on(replica)
+        shared, here, h = namespace(h), replicas.on(replica), corrected(h)
         cells = [
             self.cells[i].on(here, rows.indices(g)) for i, g in zip(indexes, grads, strict=True)
         ]

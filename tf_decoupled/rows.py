@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_decoupled import replicas
-from tf_decoupled.hyperparameters import namespace
+from tf_decoupled.hyperparameters import corrected, namespace
 from tf_decoupled.state import Cell, Slot, Slots
 
 
@@ -137,7 +137,7 @@ class RowWise:
             replicas.once(lambda _: self._catch_up_rows(indexes), [])
 
     def _catch_up_rows(self, indexes: Iterable[int]) -> None:
-        h = self.hyperparameters_at(self.iterations)
+        h = corrected(self.hyperparameters_at(self.iterations))
         for replica in replicas.parts(self.anchor):
             for cell in (self.cells[i] for i in indexes):
                 if "row_step" in cell.kept and cell.variable.shape.num_elements():
