@@ -199,7 +199,7 @@ class Optimizer(
         """One update, with gradients that are the same on all replicas: each device does it."""
         h = self.hyperparameters_at(self.iterations) | self.scales()
         for replica in replicas.parts(self.anchor):
-            local = [replicas.component(g, replica) for g in grads]
+            local = [rows.summed(replicas.component(g, replica)) for g in grads]
             (accept, norm), later = self.update_cells(indexes, replica, local, h)
             for i, g, values in zip(indexes, local, later, strict=True):
                 self.cells[i].on(replicas.on(replica), rows.indices(g)).assign(values)
@@ -220,7 +220,7 @@ class Optimizer(
         cells = [
             self.cells[i].on(here, rows.indices(g)) for i, g in zip(indexes, grads, strict=True)
         ]
-        sums, present = [rows.summed(g) for g in grads], [None] * len(cells)
+        sums, present = [rows.total(g) for g in grads], [None] * len(cells)
         if self.gradient_accumulation_steps is not None:
             present = [cell.end_group() for cell in cells]
         if shared.divisor is not None:

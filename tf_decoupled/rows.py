@@ -7,13 +7,17 @@ in a gradient: `catch_up` of the rule.
 
 from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tf_decoupled import replicas
 from tf_decoupled.hyperparameters import corrected, namespace
 from tf_decoupled.state import Cell, Slot, Slots
+
+# Numbers of slices that steps are compiled for: 0, 16, 24, 32, 48, 64, ...
+SIZES = np.array([0, *(m << k for k in range(3, 29) for m in (2, 3))], np.int32)
 
 
 def dense(g: tf.IndexedSlices, rows: int) -> tf.Tensor:
@@ -27,32 +31,73 @@ def float32(g: tf.IndexedSlices, shape: Sequence[int]) -> tf.IndexedSlices:
     return tf.IndexedSlices(values, indices, tf.constant(tuple(shape)))
 
 
-def first(indices: tf.Tensor) -> tf.Tensor:
-    """For each index a number below their count, the same for the same index: [n] to [n].
+class RowGradient(NamedTuple):
+    """A sparse gradient with its repeated rows summed, in arrays of the shape that came.
 
-    `tf.unique` would do, but that its result has a shape unknown to XLA.
+    `sums` [n, ...]: the sum of each different row once, then zeros, so norms of it are those of
+    the dense gradient. `rows` [n]: the rows, as they came. `places` [n]: where each one's sum is.
     """
-    return tf.searchsorted(tf.sort(indices), indices)
+
+    sums: tf.Tensor
+    rows: tf.Tensor
+    places: tf.Tensor
 
 
 def summed(g: Any) -> Any:
-    """Dense gradients as they are; of sparse ones a row per different index, and zeros: [n, ...].
-
-    Norms of it are those of the dense gradient.
-    """
+    """Dense gradients as they are; sparse ones with their repeated rows summed."""
     if not isinstance(g, tf.IndexedSlices):
         return g
-    return tf.math.unsorted_segment_sum(g.values, first(g.indices), tf.shape(g.indices)[0])
+    g = padded(g)
+    where = places(g.indices)
+    sums = tf.math.unsorted_segment_sum(g.values, where, tf.shape(where)[0])
+    return RowGradient(sums, g.indices, where)
+
+
+def padded(g: tf.IndexedSlices) -> tf.IndexedSlices:
+    """The same gradient, with zeros for its last row added, up to the next of a few sizes.
+
+    XLA compiles a step anew for each number of slices, and TensorFlow traces one anew that runs
+    eagerly. Where a trace knows the number, nothing is added.
+    """
+    n = g.indices.shape[0]
+    if n is not None and not tf.executing_eagerly():
+        return g
+    if n is None:
+        n = tf.shape(g.indices)[0]
+        size = tf.gather(SIZES, tf.searchsorted(SIZES, [n])[0])
+    else:
+        size = int(SIZES[np.searchsorted(SIZES, n)])
+    indices = tf.gather(g.indices, tf.minimum(tf.range(size), n - 1))
+    values = tf.pad(g.values, [[0, size - n]] + [[0, 0]] * (len(g.values.shape) - 1))
+    return tf.IndexedSlices(values, indices, g.dense_shape)
+
+
+def places(indices: tf.Tensor) -> tf.Tensor:
+    """0, 1, ... for the different indices in their order, at each of them: [n] to [n].
+
+    `tf.unique` would do, but that its result has a shape unknown to XLA; and `tf.searchsorted`,
+    which XLA does in n² steps.
+    """
+    order = tf.argsort(indices)
+    ascending = tf.gather(indices, order)
+    new = tf.cast(ascending[1:] != ascending[:-1], tf.int32)
+    ranks = tf.pad(tf.cumsum(new), [[1, 0]])[: tf.shape(indices)[0]]
+    return tf.scatter_nd(order[:, None], ranks, tf.shape(indices))
+
+
+def total(g: Any) -> tf.Tensor:
+    """What of a gradient is clipped, and has its norm."""
+    return g.sums if isinstance(g, RowGradient) else g
 
 
 def spread(total: tf.Tensor, g: Any) -> tf.Tensor:
-    """The inverse of the order that `summed` gave: at each index, the sum of its row."""
-    return tf.gather(total, first(g.indices)) if isinstance(g, tf.IndexedSlices) else total
+    """What `total` became, at each row of the gradient."""
+    return tf.gather(total, g.places) if isinstance(g, RowGradient) else total
 
 
 def indices(g: Any) -> tf.Tensor | None:
     """The rows that a sparse gradient is about; None, all of them, for a dense one."""
-    return g.indices if isinstance(g, tf.IndexedSlices) else None
+    return g.rows if isinstance(g, RowGradient) else None
 
 
 def missed(cell: Cell) -> tf.Tensor:
