@@ -373,6 +373,35 @@ def test_the_error_names_the_optimizers_that_can_step_rows():
     assert set(named) == can and {"AdamW", "SGDW", "Lion", "Adam", "SGD"} <= can
 
 
+@pytest.mark.parametrize("sparse", ["exact", "lazy"])
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("row", [-1, ROWS])
+def test_a_row_that_is_not_there_raises_before_anything_is_changed(sparse, graph, row):
+    v, optimizer = train(lambda: EXACT["SGDW"](sparse=sparse, jit_compile=False), [])
+    apply = lambda g: optimizer.apply([g], [v])  # noqa: E731
+    apply = tf.function(apply) if graph else apply
+    slices = tf.IndexedSlices(
+        tf.ones((2, WIDTH)), tf.constant([row, 1]), tf.constant([ROWS, WIDTH])
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        apply(slices)
+    words = f"The gradient of `v` is of rows outside of its {ROWS}, counted from 0. Look at"
+    assert words in str(error.value) and str(row) in str(error.value)
+    np.testing.assert_array_equal(v.numpy(), table().numpy())
+    assert graph or int(optimizer.iterations) == 0
+
+
+def test_a_step_compiled_as_a_whole_drops_rows_that_are_not_there():
+    grads = ragged_gradients([5])
+    make = EXACT["SGDW"]
+    expected, _ = train_ragged(make, grads, jit_compile=True)
+    (values, ids), more = grads[0], np.ones((1, WIDTH), "float32")
+    for row in (-1, ROWS):
+        outside = [(np.concatenate([values, more]), np.append(ids, row))]
+        v, _ = train_ragged(make, outside, jit_compile=True)
+        np.testing.assert_array_equal(v.numpy(), expected.numpy())
+
+
 def test_an_l2_given_later_is_refused_as_well():
     optimizer = td.Adam(sparse="lazy")
     optimizer.l2 = 0.0

@@ -90,7 +90,9 @@ class Optimizer(
             per parameter) or "stochastic" (unbiased random rounding, no memory).
         sparse: "exact" (a sparse gradient acts as the dense one) or "lazy" (a step costs by the
             rows in its gradient; see `catch_up` of the class for what absent rows miss, and
-            `catch_up_rows`, which brings all of them up to date).
+            `catch_up_rows`, which brings all of them up to date). A slice of a row that the
+            variable hasn't is an error; in a step that XLA compiles as a whole, and on TPUs,
+            which have no errors, it is dropped.
         jit_compile: XLA for the update step itself: "auto" (where the host can), True, False.
             On a TPU the strategy compiles the whole step, and this is without effect.
 
@@ -462,8 +464,9 @@ def _checked(g: Any, cell: Cell) -> Any:
     """The gradient in float32 and of the variable's shape; dense, unless its rows are wanted."""
     shape = cell.variable.shape
     if isinstance(g, tf.IndexedSlices):
+        g = rows.inside(rows.float32(g, shape), shape[0], cell.path)
         if "row_step" in cell.kept:
-            return rows.float32(g, shape)
+            return g
         g = rows.dense(g, shape[0])
     g = tf.cast(g, tf.float32)
     if not g.shape.is_compatible_with(shape):

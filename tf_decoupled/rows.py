@@ -21,14 +21,29 @@ SIZES = np.array([0, *(m << k for k in range(3, 29) for m in (2, 3))], np.int32)
 
 
 def dense(g: tf.IndexedSlices, rows: int) -> tf.Tensor:
-    """The gradient as a float32 array of all rows; repeated ones are summed."""
-    return tf.math.unsorted_segment_sum(tf.cast(g.values, tf.float32), g.indices, rows)
+    """The gradient as an array of all rows; repeated ones are summed."""
+    return tf.math.unsorted_segment_sum(g.values, g.indices, rows)
 
 
 def float32(g: tf.IndexedSlices, shape: Sequence[int]) -> tf.IndexedSlices:
     """The same slices in float32."""
     values, indices = tf.cast(g.values, tf.float32), tf.convert_to_tensor(g.indices)
     return tf.IndexedSlices(values, indices, tf.constant(tuple(shape)))
+
+
+def inside(g: tf.IndexedSlices, rows: int, path: str) -> tf.IndexedSlices:
+    """The same slices; an error where one is of a row outside of the variable.
+
+    Not on a TPU, and XLA leaves the assertion out. What has no row is dropped there.
+    """
+    if not replicas.host_is_reachable():
+        return g
+    least, most = tf.reduce_min(g.indices), tf.reduce_max(g.indices)
+    told = f"The gradient of `{path}` is of rows outside of its {rows}, counted from 0. "
+    told += "Look at the ids that are looked up in it. Received rows from, to:"
+    right = (least >= 0) & (most < rows)
+    with tf.control_dependencies([tf.debugging.Assert(right, [told, least, most])]):
+        return tf.IndexedSlices(g.values, tf.identity(g.indices), g.dense_shape)
 
 
 class RowGradient(NamedTuple):
