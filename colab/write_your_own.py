@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import tf_decoupled as td
-from tf_decoupled.math import debias, ema
+from tf_decoupled.math import ema
 from tf_decoupled.state import zeros
 
 keras.utils.set_random_seed(0)
@@ -27,7 +27,7 @@ keras.utils.set_random_seed(0)
 # * The annotated attributes are the hyperparameters: arguments of the constructor, live, saved.
 #   `td.Scalar` is a finite number ≥ 0, `td.Beta` one in [0, 1).
 # * `p` is the value, `g` the gradient, `s` the slots, `h` the hyperparameters at this step, with
-#   schedules resolved; `h.t` counts updates from 1.
+#   schedules resolved; `h.t` counts updates from 1, and `h.correction.beta_1` is 1 − β₁ᵗ.
 # * `update` returns a direction. The engine subtracts lr_t times it, and the decay.
 
 
@@ -46,8 +46,8 @@ class AdaBelief(td.Optimizer):
     def update(self, p, g, s, h):
         m = ema(s.m, g, h.beta_1)
         v = ema(s.v, (g - m) ** 2, h.beta_2) + h.epsilon
-        u = debias(m, h.beta_1, h.t) / (tf.sqrt(debias(v, h.beta_2, h.t)) + h.epsilon)
-        return u, dict(m=m, v=v)
+        m_hat, v_hat = m / h.correction.beta_1, v / h.correction.beta_2
+        return m_hat / (tf.sqrt(v_hat) + h.epsilon), dict(m=m, v=v)
 
 
 print(AdaBelief.__signature__)

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "masks": set(),
     "replicas": set(),
     "schedules": set(),
-    "hyperparameters": set(),
+    "hyperparameters": {"math"},
     "transforms": {"math"},
     "decay": {"schedules"},
     "naming": set(),

@@ -44,6 +44,21 @@ def test_the_operations_outside_the_compiled_step_do_not_grow_with_the_variables
     assert operations(2) == operations(9)
 
 
+@pytest.mark.parametrize("make", [td.AdamW, td.LAMB, lambda **o: td.Lookahead(td.AdamW(**o))])
+def test_bias_corrections_are_computed_once_for_all_variables(make):
+    def powers(count):
+        trainable = variables([(2, 2)] * count)
+        optimizer = make(use_ema=True, decay_mask=["v0"], jit_compile=False)
+        optimizer.build(trainable)
+        function = tf.function(lambda grads: optimizer.apply(grads, trainable))
+        graph = function.get_concrete_function([tf.ones((2, 2))] * count).graph
+        library = graph.as_graph_def().library.function
+        ops = [node.op for called in library for node in called.node_def]
+        return [ops.count(name) for name in ("Expm1", "Log1p", "Pow")]
+
+    assert powers(2) == powers(7) == [3, 3, 0]  # β₁, β₂ and that of the averages
+
+
 def test_auto_falls_back_where_the_host_has_no_xla(monkeypatch):
     expected = run(td.AdamW(0.1), variables(), gradients(steps=3), graph=True)
     real = tf.function

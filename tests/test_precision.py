@@ -111,3 +111,29 @@ def test_stochastic_rounding_resumes_bit_for_bit():
     rest.assign(part)
     run(second, [rest], grads[3:], graph=True)
     np.testing.assert_array_equal(rest.numpy(), whole.numpy())
+
+
+def after_five_steps(*before, name="block/dense_1/kernel"):
+    """A bfloat16 variable after stochastic steps, with others built before it."""
+    *others, v = [tf.Variable(tf.ones([64], tf.bfloat16), name=n) for n in (*before, name)]
+    optimizer = td.AdamW(1e-3, low_precision="stochastic", jit_compile=False)
+    optimizer.build([*others, v])
+    for (g,) in gradients([(64,)], steps=5):
+        optimizer.apply([tf.constant(g)], [v])
+    return v.numpy()
+
+
+def test_a_variable_is_rounded_alike_whatever_is_built_before_it():
+    expected = after_five_steps()
+    later = after_five_steps("block/head/kernel", "block/norm/beta")
+    np.testing.assert_array_equal(later, expected)
+    other = after_five_steps(name="block/dense_1/bias")
+    assert (other != expected).any(), "each variable has random bits of its own"
+
+
+def test_rounding_goes_on_alike_under_the_names_that_keras_gives_a_loaded_model():
+    expected = after_five_steps(name="sequential/dense_1/kernel")
+    np.testing.assert_array_equal(after_five_steps(name="dense_1/kernel"), expected)
+    np.testing.assert_array_equal(after_five_steps(name="sequential_7/dense_9/kernel"), expected)
+    twin = after_five_steps("sequential/dense/kernel", name="sequential/dense_1/kernel")
+    assert (twin != expected).any(), "layers that differ in their number have bits of their own"

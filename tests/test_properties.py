@@ -8,6 +8,7 @@ from cases import (
     CASES,
     SHAPES,
     gradients,
+    mirrored,
     run,
     small_data,
     small_model,
@@ -191,6 +192,39 @@ def test_empty_and_huge_and_zero_gradients_stay_finite(case):
         assert np.all(np.isfinite(v))
     slots = state_of(optimizer).items()
     assert all(np.all(np.isfinite(x)) or "slow" in n for n, x in slots)
+
+
+@every
+def test_a_step_of_empty_variables_is_counted(case):
+    optimizer, trainable = case.make(jit_compile=False), variables([(0, 3), (0,)])
+    grads = [[np.zeros(shape, "float32") for shape in [(0, 3), (0,)]]] * 2
+    run(optimizer, trainable, grads)
+    optimizer.apply([], [])
+    assert int(optimizer.iterations) == 2, "and no gradients at all are no step, as in Keras"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"global_clipnorm": 1.0, "track_gradient_norm": True},
+        {"clipnorm": 1.0, "max_consecutive_skips": 2, "use_ema": True},
+        {"clipvalue": 1.0, "gradient_accumulation_steps": 2},
+    ],
+    ids=lambda options: ", ".join(options),
+)
+@pytest.mark.parametrize("strategy", [tf.distribute.get_strategy, mirrored])
+def test_empty_variables_are_counted_with_whatever_else_a_step_does(options, strategy):
+    with strategy().scope():
+        optimizer, trainable = td.AdamW(jit_compile=False, **options), variables([(0, 3)])
+        optimizer.build(trainable)
+
+    @tf.function
+    def step():
+        strategy().run(lambda: optimizer.apply([tf.zeros((0, 3))], trainable))
+
+    for _ in range(4):
+        step()
+    assert optimizer.iterations.numpy() == (2 if "gradient_accumulation_steps" in options else 4)
 
 
 @every

@@ -7,6 +7,7 @@ import tensorflow as tf
 from cases import mirrored, run, variables
 
 import tf_decoupled as td
+from tf_decoupled import rows
 
 ROWS, WIDTH = 20, 3
 
@@ -84,6 +85,121 @@ def test_rows_of_adamw_decay_and_forget_while_absent_but_do_not_drift():
     again = v.numpy()
     optimizer.catch_up_rows()
     np.testing.assert_array_equal(v.numpy(), again)
+
+
+def ragged_gradients(lengths, seed=0):
+    """So many slices in each step, some rows repeated."""
+    rng = np.random.default_rng(seed)
+    return [
+        (rng.normal(size=(n, WIDTH)).astype("float32"), rng.integers(0, ROWS, n)) for n in lengths
+    ]
+
+
+def train_ragged(make, grads, strategy=None, eager=False, **function):
+    """As `train`, in one step traced for any number of slices."""
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        v, optimizer = table(), make()
+        optimizer.build([v])
+
+    def step(values, indices):
+        optimizer.apply([tf.IndexedSlices(values, indices, tf.constant([ROWS, WIDTH]))], [v])
+
+    spec = [tf.TensorSpec([None, WIDTH], tf.float32), tf.TensorSpec([None], tf.int32)]
+    on_all = lambda *slices: strategy.run(step, slices)  # noqa: E731
+    on_all = on_all if eager else tf.function(on_all, input_signature=spec, **function)
+    for values, indices in grads:
+        on_all(tf.constant(values) / strategy.num_replicas_in_sync, tf.constant(indices, tf.int32))
+    return v, optimizer
+
+
+LENGTHS = [5, 1, 0, 17, 16, 3, 40]
+
+
+def test_a_thousand_lengths_become_twenty_sizes_at_most():
+    @tf.function(input_signature=[tf.TensorSpec([None, 2]), tf.TensorSpec([None], tf.int32)])
+    def in_graph(values, indices):
+        return rows.padded(tf.IndexedSlices(values, indices))
+
+    sizes = set()
+    for n in range(1000):
+        g = tf.IndexedSlices(tf.ones((n, 2)), tf.range(n))
+        padded = in_graph(g.values, g.indices) if n % 100 else rows.padded(g)
+        sizes.add(len(padded.indices))
+        assert len(padded.values) == len(padded.indices) >= n
+        assert set(padded.indices.numpy()) == set(range(n)), "no row comes in that had no slice"
+        assert tf.reduce_sum(padded.values) == 2 * n
+        assert len(padded.indices) <= max(16, 1.5 * n)
+    assert len(sizes) <= 20
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_ragged_batches_are_traced_once_for_each_size(eager):
+    traced, run = [], set()
+
+    class Seeing(td.SGDW):
+        def step(self, p, g, s, h):
+            traced.append(g.shape)
+            seen = tf.numpy_function(lambda g: run.add(len(g)) or g, [g], g.dtype)
+            return super().step(p, tf.ensure_shape(seen, g.shape), s, h)
+
+        catch_up = td.SGDW.catch_up
+
+    make = lambda: Seeing(0.1, sparse="lazy", jit_compile=False)  # noqa: E731
+    train_ragged(make, ragged_gradients(range(1, 70, 3)), eager=eager)
+    assert run == {16, 24, 32, 48, 64, 96}
+    assert len(traced) == (6 if eager else 1)
+
+
+@pytest.mark.parametrize("name", ["SGD-no-momentum", "SGDW", "Lion", "AdamW-no-momentum-amsgrad"])
+@pytest.mark.parametrize("how", [dict(eager=True), {}], ids=["eager", "graph"])
+def test_padding_changes_nothing(name, how, monkeypatch):
+    make = lambda: EXACT[name](sparse="lazy", jit_compile=False)  # noqa: E731
+    ours, optimizer = train_ragged(make, ragged_gradients(LENGTHS), **how)
+    monkeypatch.setattr(rows, "padded", lambda g: g)
+    expected, unpadded = train_ragged(make, ragged_gradients(LENGTHS), **how)
+    # The last bit of TensorFlow's exp and log depends on where in an array a number stands.
+    exact = dict(rtol=0, atol=0) if name == "SGD-no-momentum" else dict(rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(ours.numpy(), expected.numpy(), **exact)
+    state = optimizer.get_state()
+    for slot, value in unpadded.get_state().items():
+        np.testing.assert_allclose(state[slot], value, **exact)
+
+
+@pytest.mark.parametrize("function", [dict(jit_compile=True), {}], ids=["whole", "step"])
+def test_compiled_ragged_steps_end_as_the_dense_ones(function):
+    make, grads = EXACT["SGDW-global_clipnorm"], ragged_gradients([5, 0, 17, 3])
+    ours, optimizer = train_ragged(lambda: make(sparse="lazy"), grads, **function)
+    optimizer.catch_up_rows()
+    expected, _ = train_ragged(lambda: make(jit_compile=False), grads)
+    np.testing.assert_allclose(ours.numpy(), expected.numpy(), rtol=1e-5, atol=2e-6)
+
+
+def test_replicas_pad_the_rows_that_they_put_together():
+    make, grads = EXACT["SGDW"], ragged_gradients([5, 17, 3])
+    v, optimizer = train_ragged(lambda: make(sparse="lazy", jit_compile=False), grads, mirrored())
+    expected, _ = train_ragged(lambda: make(jit_compile=False), grads)
+    optimizer.catch_up_rows()
+    for component in mirrored().experimental_local_results(v.value):
+        np.testing.assert_allclose(component, expected.numpy(), rtol=1e-5, atol=2e-6)
+
+
+def test_the_sums_of_rows_are_those_of_the_dense_gradient():
+    for indices in ([3, 1, 3, 3, 0], [2], [], [5, 5], [0, 1, 2]):
+        g = tf.IndexedSlices(tf.random.normal((len(indices), 2)), tf.constant(indices, tf.int32))
+        summed, dense = rows.summed(g), rows.dense(g, 6)
+        np.testing.assert_allclose(
+            rows.spread(summed.sums, summed), tf.gather(dense, summed.rows), rtol=1e-6
+        )
+        np.testing.assert_allclose(tf.norm(summed.sums), tf.norm(dense), rtol=1e-6)
+
+
+def test_a_length_known_to_the_trace_is_left_as_it_is():
+    @tf.function
+    def traced(values):
+        assert rows.padded(g := tf.IndexedSlices(values, tf.range(5))) is g
+
+    traced(tf.ones((5, 2)))
 
 
 @pytest.mark.parametrize("name", ["SGDW", "AdamW-no-momentum"])
@@ -202,6 +318,88 @@ def test_fit_of_an_embedding_ends_caught_up(tmp_path):
 def test_what_does_not_go_together_says_so(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+class OwnUpdate(td.AdamW):
+    def update(self, p, g, s, h):
+        return tf.sign(g), dict(m=s.m, v=s.v)
+
+
+class OwnSlots(td.SGDW):
+    def init(self, p):
+        return super().init(p) | dict(more=td.zeros(p))
+
+    def step(self, p, g, s, h):
+        p, slots = super().step(p, g, s, h)
+        return p, slots | dict(more=s.more)
+
+
+class OwnBoth(OwnUpdate):
+    def catch_up(self, p, s, h, k):
+        return p, dict(m=s.m, v=s.v)
+
+
+class OwnDefault(td.AdamW):
+    """Another number, and the same mathematics."""
+
+    weight_decay: td.Scalar = 0.0
+
+
+@pytest.mark.parametrize(
+    "optimizer,words",
+    [
+        (OwnUpdate, "OwnUpdate defines `update`, and `catch_up` of AdamW .* with another `update`"),
+        (OwnSlots, "OwnSlots defines `init`, and `catch_up` of SGDW .* with another `init`"),
+        (type("Again", (OwnBoth, td.AdamW), {"init": td.AdamW.init}), "`catch_up` of OwnBoth"),
+    ],
+)
+def test_a_class_with_a_rule_of_its_own_needs_a_catch_up_of_its_own(optimizer, words):
+    optimizer()
+    with pytest.raises(ValueError, match=f"{words}.*Define `catch_up` in .*Received: sparse="):
+        optimizer(sparse="lazy")
+    for whole in (OwnBoth, OwnDefault, td.Adam, td.SGD):
+        whole(sparse="lazy")
+
+
+def test_the_error_names_the_optimizers_that_can_step_rows():
+    with pytest.raises(ValueError, match="can not step single rows") as error:
+        td.LAMB(sparse="lazy")
+    named = str(error.value).partition("or take ")[2].partition(". Received")[0].split(", ")
+    can = {
+        cls.__name__
+        for cls in vars(td).values()
+        if isinstance(cls, type) and issubclass(cls, td.Optimizer) and "catch_up" in vars(cls)
+    }
+    assert set(named) == can and {"AdamW", "SGDW", "Lion", "Adam", "SGD"} <= can
+
+
+@pytest.mark.parametrize("sparse", ["exact", "lazy"])
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("row", [-1, ROWS])
+def test_a_row_that_is_not_there_raises_before_anything_is_changed(sparse, graph, row):
+    v, optimizer = train(lambda: EXACT["SGDW"](sparse=sparse, jit_compile=False), [])
+    apply = lambda g: optimizer.apply([g], [v])  # noqa: E731
+    apply = tf.function(apply) if graph else apply
+    slices = tf.IndexedSlices(
+        tf.ones((2, WIDTH)), tf.constant([row, 1]), tf.constant([ROWS, WIDTH])
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        apply(slices)
+    words = f"The gradient of `v` is of rows outside of its {ROWS}, counted from 0. Look at"
+    assert words in str(error.value) and str(row) in str(error.value)
+    np.testing.assert_array_equal(v.numpy(), table().numpy())
+    assert graph or int(optimizer.iterations) == 0
+
+
+def test_a_step_compiled_as_a_whole_drops_rows_that_are_not_there():
+    grads = ragged_gradients([5])
+    make = EXACT["SGDW"]
+    expected, _ = train_ragged(make, grads, jit_compile=True)
+    (values, ids), more = grads[0], np.ones((1, WIDTH), "float32")
+    for row in (-1, ROWS):
+        outside = [(np.concatenate([values, more]), np.append(ids, row))]
+        v, _ = train_ragged(make, outside, jit_compile=True)
+        np.testing.assert_array_equal(v.numpy(), expected.numpy())
 
 
 def test_an_l2_given_later_is_refused_as_well():

@@ -10,6 +10,7 @@ import tensorflow as tf
 from cases import gradients, run, small_data, small_model, state_of, variables
 
 import tf_decoupled as td
+from tf_decoupled.state import Cell, Cells
 
 
 def trained(model=None, optimizer=None):
@@ -272,3 +273,27 @@ def test_gradients_that_do_not_fit_raise(grads, words):
 def test_float64_variables_raise_instead_of_losing_digits():
     with pytest.raises(TypeError, match=r"must be float32.*'wide' in float64"):
         td.AdamW().build([keras.Variable([1.0], dtype="float64", name="wide")])
+
+
+def test_the_time_to_add_a_cell_does_not_grow_with_their_number():
+    reads = 0
+
+    class Counted(Cell):
+        def __getattribute__(self, name):
+            nonlocal reads
+            reads += name == "path"
+            return super().__getattribute__(name)
+
+    cells = Cells()
+    for _ in range(300):
+        cells.add(Counted(tf.Variable(0.0), "Variable", True, "all"))
+    assert reads < 10 * len(cells)
+    expected = ["Variable", *(f"Variable~{n}" for n in range(1, 300))]
+    assert [c.path for c in cells] == expected
+
+
+def test_a_number_for_a_taken_path_is_not_one_that_is_taken_itself():
+    cells = Cells()
+    for path in ("a~1", "a", "a", "a"):
+        cells.add(Cell(tf.Variable(0.0), path, True, "all"))
+    assert [c.path for c in cells] == ["a~1", "a", "a~2", "a~3"]

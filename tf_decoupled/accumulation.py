@@ -44,7 +44,7 @@ class Accumulating:
             i
             for i, cell in enumerate(self.cells)
             if tf_variable(cell.variable).shape.num_elements()
-        )
+        ) or (0,)  # an update of empty variables alone is one
         sums = [tf_variable(self.cells[i].stored["gradient_sum"]) for i in filled]
         self.update_with(filled, replicas.summed(sums))
         self.micro_steps.assign(0)

@@ -26,7 +26,7 @@ class Averaged:
         if self.ema_warmup:
             momentum = tf.minimum(h.ema_momentum, (1 + h.t) / (10 + h.t))
         else:
-            momentum = debiased_momentum(h.ema_momentum, h.t)
+            momentum = debiased_momentum(h.ema_momentum, h.correction.ema_momentum)
         average = cell.average(p, momentum)
         if h.ema_overwrite_frequency is not None:
             p = tf.where(h.step % h.ema_overwrite_frequency == 0, average, p)

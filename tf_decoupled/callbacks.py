@@ -13,8 +13,6 @@ from tf_decoupled.math import norm
 from tf_decoupled.optimizer import Optimizer
 from tf_decoupled.state import tf_variable
 
-NORMS = ("gradient_norm", "update_norm")  # variables that an optimizer may keep
-
 
 class SwapAveraged(keras.callbacks.Callback):
     """Puts the averages of `use_ema` into the model where it is judged or saved.
@@ -124,7 +122,7 @@ class HyperparameterLogger(keras.callbacks.Callback):
         loss_scale (one that adapts itself), skipped_steps   where there are such
         update_norm = ‖θ_t − θ_{t−1}‖   of all variables that the optimizer steps, decay included;
             with `steps_per_execution=k` ‖θ_t − θ_{t−k}‖, Keras calls no callback in between
-        gradient_norm   if the optimizer keeps it in a variable of this name
+        gradient_norm   with `track_gradient_norm`
 
     The norm is measured around the last update before a record, and nothing is copied at the
     others. It is left out where there was no update (a micro-step of an accumulation, a skipped
@@ -167,7 +165,7 @@ class HyperparameterLogger(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         self.begun, self.before = batch, None
-        if self._foreseen(batch) and not is_variable(getattr(self.optimizer, "update_norm", None)):
+        if self._foreseen(batch):
             self.before = self._updates(), self._weights()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
@@ -221,7 +219,7 @@ class HyperparameterLogger(keras.callbacks.Callback):
     def _scalars(self) -> Iterator[tuple[str, Any]]:
         optimizer = self.optimizer
         yield from _named(optimizer.hyperparameters_at(optimizer.iterations))
-        kept = {n: getattr(optimizer, n, None) for n in ("skipped_steps", *NORMS)}
+        kept = {n: getattr(optimizer, n, None) for n in ("skipped_steps", "gradient_norm")}
         kept["loss_scale"] = getattr(self.model.optimizer, "dynamic_scale", None)
         yield from ((name, value) for name, value in kept.items() if is_variable(value))
         if self.update_norm is not None:

@@ -12,7 +12,7 @@ import contextlib
 import inspect
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar, TypeAlias
 
@@ -20,6 +20,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from typing_extensions import dataclass_transform
+
+from tf_decoupled.math import one_minus_power
 
 Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
 _Live: TypeAlias = float | Schedule | Callable[[], Any] | tf.Variable | keras.Variable | None
@@ -192,6 +194,28 @@ def serialize(value: Any) -> Any:
     if is_variable(value):
         return value.numpy().item()
     return keras.saving.serialize_keras_object(value)
+
+
+class Corrections:
+    """1 − βᵗ of each hyperparameter β, computed when it is first read: `h.correction.beta_1`.
+
+    All variables of a step share it: XLA would compile every repetition.
+    """
+
+    def __init__(self, h: Mapping[str, Any]):
+        self._h = h
+
+    def __getattr__(self, name: str) -> tf.Tensor:
+        if self._h.get(name) is None:
+            raise AttributeError(f"There is no hyperparameter {name!r} to correct for.")
+        setattr(self, name, one_minus_power(self._h[name], self._h["t"]))
+        return getattr(self, name)
+
+
+def corrected(h: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters of a step, and `correction`; those of inner rules likewise."""
+    inner = {name: corrected(value) for name, value in h.items() if isinstance(value, dict)}
+    return {**h, **inner, "correction": Corrections(h)}
 
 
 def namespace(tree: dict[str, Any]) -> SimpleNamespace:

@@ -9,32 +9,16 @@ def ema(average: tf.Tensor, x: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
 
 
 def one_minus_power(beta: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
-    """1 − βᵗ, as −expm1(t log1p(β − 1)): float32 loses four digits of 1 − 0.999 otherwise.
-
-    A graph computes it once for all variables: XLA would compile every repetition.
-    """
-    if tf.executing_eagerly():
-        return -tf.math.expm1(t * tf.math.log1p(beta - 1))
-    known = tf.compat.v1.get_default_graph().get_collection_ref("one_minus_power")
-    for known_beta, known_t, result in known:
-        if known_beta is beta and known_t is t:
-            return result
-    result = -tf.math.expm1(t * tf.math.log1p(beta - 1))
-    known.append((beta, t, result))
-    return result
+    """1 − βᵗ, as −expm1(t log1p(β − 1)): float32 loses four digits of 1 − 0.999 otherwise."""
+    return -tf.math.expm1(t * tf.math.log1p(beta - 1))
 
 
-def debias(average: tf.Tensor, beta: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
-    """Adam's bias correction of an average that started at zero: a / (1 − βᵗ), t from 1."""
-    return average / one_minus_power(beta, t)
-
-
-def debiased_momentum(beta: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+def debiased_momentum(beta: tf.Tensor, correction: tf.Tensor) -> tf.Tensor:
     """The β_t with which a ← β_t a + (1 − β_t) x is the bias-corrected average: 0 at t = 1.
 
-    β_t = β (1 − βᵗ⁻¹) / (1 − βᵗ)
+    β_t = β (1 − βᵗ⁻¹) / (1 − βᵗ) = 1 − (1 − β) / (1 − βᵗ);  correction: 1 − βᵗ.
     """
-    return beta * one_minus_power(beta, t - 1) / one_minus_power(beta, t)
+    return 1 - (1 - beta) / correction
 
 
 def rms(x: tf.Tensor) -> tf.Tensor:

@@ -24,6 +24,7 @@ from tf_decoupled.hyperparameters import (
     Positive,
     Scalar,
     Steps,
+    corrected,
     is_variable,
     namespace,
     resolve,
@@ -92,7 +93,9 @@ class Optimizer(
             per parameter) or "stochastic" (unbiased random rounding, no memory).
         sparse: "exact" (a sparse gradient acts as the dense one) or "lazy" (a step costs by the
             rows in its gradient; see `catch_up` of the class for what absent rows miss, and
-            `catch_up_rows`, which brings all of them up to date).
+            `catch_up_rows`, which brings all of them up to date). A slice of a row that the
+            variable hasn't is an error; in a step that XLA compiles as a whole, and on TPUs,
+            which have no errors, it is dropped.
         jit_compile: XLA for the update step itself: "auto" (where the host can), True, False.
             On a TPU the strategy compiles the whole step, and this is without effect.
 
@@ -168,7 +171,10 @@ class Optimizer(
         return {}
 
     def update(self, p, g, s, h) -> tuple[tf.Tensor, Slots]:
-        """The paper: value, gradient, slots and hyperparameters to direction u and new slots."""
+        """The paper: value, gradient, slots and hyperparameters to direction u and new slots.
+
+        `h.t` counts updates from 1; `h.correction.beta_1` is 1 − β₁ᵗ, once for all variables.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define `update` or `step`.")
 
     def step(self, p, g, s, h) -> tuple[tf.Tensor, Slots]:
@@ -200,7 +206,7 @@ class Optimizer(
         """One update, with gradients that are the same on all replicas: each device does it."""
         h = self.hyperparameters_at(self.iterations) | self.scales()
         for replica in replicas.parts(self.anchor):
-            local = [replicas.component(g, replica) for g in grads]
+            local = [rows.summed(replicas.component(g, replica)) for g in grads]
             (accept, norm), later = self.update_cells(indexes, replica, local, h)
             for i, g, values in zip(indexes, local, later, strict=True):
                 self.cells[i].on(replicas.on(replica), rows.indices(g)).assign(values)
@@ -217,11 +223,11 @@ class Optimizer(
         the gradients' norm, if it is wanted; and what is still to be assigned to rows, which XLA
         would copy the whole variable for.
         """
-        shared, here = namespace(h), replicas.on(replica)
+        shared, here, h = namespace(h), replicas.on(replica), corrected(h)
         cells = [
             self.cells[i].on(here, rows.indices(g)) for i, g in zip(indexes, grads, strict=True)
         ]
-        sums, present = [rows.summed(g) for g in grads], [None] * len(cells)
+        sums, present = [rows.total(g) for g in grads], [None] * len(cells)
         if self.gradient_accumulation_steps is not None:
             present = [cell.end_group() for cell in cells]
         if shared.divisor is not None:
@@ -229,16 +235,16 @@ class Optimizer(
         accept = self.inspect(cells, sums) if self.skip_nonfinite else None
         norm = global_norm(sums) if self.track_gradient_norm else tf.constant(0.0)
         later = []
-        for i, cell, g, total, had in zip(
-            indexes, cells, grads, transforms.clip(sums, shared), present, strict=True
+        for cell, g, total, had in zip(
+            cells, grads, transforms.clip(sums, shared), present, strict=True
         ):
-            values = self._step_cell(i, cell, rows.spread(total, g), h, _both(accept, had))
+            values = self._step_cell(cell, rows.spread(total, g), h, _both(accept, had))
             later.append({} if cell.rows is None else values)
             cell.assign(values if cell.rows is None else {})
         return (tf.constant(True) if accept is None else accept, norm), later
 
     def _step_cell(
-        self, i: int, cell: Cell, g: tf.Tensor, h: dict, accept: tf.Tensor | None
+        self, cell: Cell, g: tf.Tensor, h: dict, accept: tf.Tensor | None
     ) -> dict[str, tf.Tensor]:
         """One variable, or rows of it: what to assign to it and to what stands beside it."""
         own = namespace(self.hyperparameters_of(cell, h))
@@ -251,7 +257,7 @@ class Optimizer(
         p, slots = self.step(p, g, s, own)
         p = p if cell.constraint is None else cell.constraint(p)
         p, average = self.average(cell, p, own)
-        return cell.results(p, slots, kept | average, tf.stack([own.step, i]), accept)
+        return cell.results(p, slots, kept | average, tf.stack([own.step, cell.seed]), accept)
 
     def scales(self) -> dict[str, tf.Tensor | None]:
         """What the sums of gradients are to be divided by."""
@@ -295,7 +301,8 @@ class Optimizer(
             raise ValueError(f"No gradients provided for any variable. Variables: {missing}")
         if missing:
             warnings.warn(f"Gradients do not exist for variables {missing}.", stacklevel=3)
-        pairs = [(g, v) for g, v in pairs if v.shape.num_elements()]
+        # Empty variables stay as they are. A step of nothing else steps one, and is so counted.
+        pairs = [(g, v) for g, v in pairs if v.shape.num_elements()] or pairs[:1]
         indexes = tuple(self.cells.index(v) for _, v in pairs)
         grads = [_checked(g, self.cells[i]) for i, (g, _) in zip(indexes, pairs, strict=True)]
         return indexes, grads
@@ -473,8 +480,9 @@ def _checked(g: Any, cell: Cell) -> Any:
     """The gradient in float32 and of the variable's shape; dense, unless its rows are wanted."""
     shape = cell.variable.shape
     if isinstance(g, tf.IndexedSlices):
+        g = rows.inside(rows.float32(g, shape), shape[0], cell.path)
         if "row_step" in cell.kept:
-            return rows.float32(g, shape)
+            return g
         g = rows.dense(g, shape[0])
     g = tf.cast(g, tf.float32)
     if not g.shape.is_compatible_with(shape):

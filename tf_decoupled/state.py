@@ -5,6 +5,9 @@ A rule's `init(p)` declares slots by name, `dict(m=zeros(p), v=zeros(p))`; wrapp
 `update` and `step` as `s.m`, `s.inner.m`.
 """
 
+import re
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -52,7 +55,8 @@ class Cell:
     float32; "average" of its values; "gradient_sum" and "gradient_count" of an accumulation;
     "table_step" and "row_step" of rows that are stepped singly; "nonfinite_steps", how many
     gradients in a row were not finite. `rows`, if any, are those that `read` and `assign` mean.
-    `position` is that among the variables of the first build; None for one that came later.
+    `seed` tells its random rounding from that of other variables. `position` is that among the
+    variables of the first build; None for one that came later.
     """
 
     position: int | None = None
@@ -64,6 +68,7 @@ class Cell:
         self.kept: dict[str, Slot] = {}
         self.stored: dict[str, Any] = {}
         self.rows: tf.Tensor | None = None
+        self.seed = 0
 
     def add_slots(self, slots: Slots, kept: Slots, make: Callable[[str, Slot], Any]) -> None:
         """Stores each slot in the variable that `make(name, slot)` returns."""
@@ -78,7 +83,7 @@ class Cell:
         cell = Cell(component(tf_variable(self.variable)), self.path, self.decays, self.reason)
         cell.slots, cell.kept, cell.constraint = self.slots, self.kept, self.constraint
         cell.stored = {name: component(tf_variable(v)) for name, v in self.stored.items()}
-        cell.rows = rows
+        cell.rows, cell.seed = rows, self.seed
         return cell
 
     def variable_of(self, name: str) -> tf.Variable:
@@ -167,6 +172,9 @@ class Cells:
     def __init__(self):
         self._cells: list[Cell] = []
         self._index: dict[Any, int] = {}
+        self._paths: set[str] = set()
+        self._repeats: Counter[str] = Counter()  # the last number that a path was given
+        self._alike: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Cell]:
         return iter(self._cells)
@@ -185,12 +193,24 @@ class Cells:
 
     def add(self, cell: Cell) -> None:
         """Adds a cell; a path that is taken already gets a number, as `Variable~1`."""
-        taken, path, n = {c.path for c in self._cells}, cell.path, 0
-        while cell.path in taken:
-            n += 1
-            cell.path = f"{path}~{n}"
+        path = cell.path
+        cell.seed = self._seed(path)
+        while cell.path in self._paths:
+            self._repeats[path] += 1
+            cell.path = f"{path}~{self._repeats[path]}"
+        self._paths.add(cell.path)
         self._index[tf_variable(cell.variable).ref()] = len(self._cells)
         self._cells.append(cell)
+
+    def _seed(self, path: str) -> int:
+        """The same whatever is built before, and under the paths that a loaded model has.
+
+        Keras changes the numbers in paths and leaves out the model's name. So only the layer's
+        and the variable's name count, and a number of ours tells those apart that are alike.
+        """
+        alike = re.sub(r"_\d+(?=/|$)", "", "/".join(path.split("/")[-2:]))
+        self._alike[alike] += 1
+        return zlib.crc32(f"{alike}~{self._alike[alike]}".encode())
 
 
 def tf_variable(variable: Any) -> tf.Variable:

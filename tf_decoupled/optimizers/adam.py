@@ -26,3 +26,5 @@ class Adam(AdamW):
 
     def update(self, p, g, s, h):
         return super().update(p, g + h.l2 * p, s, h)
+
+    catch_up = AdamW.catch_up  # sparse="lazy" needs l2 = 0

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tf_decoupled.hyperparameters import Beta, Scalar
-from tf_decoupled.math import debias, ema, one_minus_power, shrunk
+from tf_decoupled.math import ema, shrunk
 from tf_decoupled.optimizer import Optimizer
 from tf_decoupled.state import zeros
 
@@ -43,8 +43,9 @@ class AdamW(Optimizer):
         slots = dict(m=m, v=v)
         if self.amsgrad:
             v = slots["v_max"] = tf.maximum(s.v_max, v)
-        ε = h.epsilon / tf.sqrt(one_minus_power(h.beta_2, h.t)) if self.epsilon_hat else h.epsilon
-        return debias(m, h.beta_1, h.t) / (tf.sqrt(debias(v, h.beta_2, h.t)) + ε), slots
+        m_hat, v_hat = m / h.correction.beta_1, v / h.correction.beta_2
+        ε = h.epsilon / tf.sqrt(h.correction.beta_2) if self.epsilon_hat else h.epsilon
+        return m_hat / (tf.sqrt(v_hat) + ε), slots
 
     def catch_up(self, p, s, h, k):
         """m ← β₁ᵏ m,  v ← β₂ᵏ v,  θ ← (1 − κ)ᵏ θ;  θ doesn't move along m̂ / (√v̂ + ε) meanwhile."""

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tf_decoupled.hyperparameters import Beta, Scalar
-from tf_decoupled.math import debias, ema, trust_ratio
+from tf_decoupled.math import ema, trust_ratio
 from tf_decoupled.optimizer import Optimizer
 from tf_decoupled.state import zeros
 
@@ -34,5 +34,6 @@ class LAMB(Optimizer):
         m = ema(s.m, g, h.beta_1)
         v = ema(s.v, g * g, h.beta_2)
         λ = tf.math.divide_no_nan(h.decay, h.learning_rate)
-        r = debias(m, h.beta_1, h.t) / (tf.sqrt(debias(v, h.beta_2, h.t)) + h.epsilon) + λ * p
+        m_hat, v_hat = m / h.correction.beta_1, v / h.correction.beta_2
+        r = m_hat / (tf.sqrt(v_hat) + h.epsilon) + λ * p
         return p - h.learning_rate * trust_ratio(p, r) * r, dict(m=m, v=v)

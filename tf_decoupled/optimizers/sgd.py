@@ -26,3 +26,5 @@ class SGD(SGDW):
 
     def step(self, p, g, s, h):
         return super().step(p, g + h.l2 * p, s, h)
+
+    catch_up = SGDW.catch_up  # sparse="lazy" needs l2 = 0
