@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "schedules": set(),
     "hyperparameters": set(),
     "transforms": {"math"},
-    "decay": {"schedules"},
+    "decay": {"schedules", "hyperparameters"},
     "saving": {"state", "hyperparameters"},
     "guards": {"state", "hyperparameters", "transforms", "replicas"},
     "accumulation": {"state", "replicas"},

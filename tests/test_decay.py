@@ -273,3 +273,66 @@ def test_a_decay_schedule_acts_step_by_step():
     start = v.numpy()
     run(td.SGDW(0.1, weight_decay=schedule), [v], zero, graph=True)
     np.testing.assert_allclose(v, start * 0.95**2, rtol=1e-6)
+
+
+def test_a_wrapper_s_own_decay_is_masked_like_the_wrapped_one_s():
+    class Shrinking(td.Wrapper):
+        """Decays on its own, after the step of the inner optimizer."""
+
+        def init(self, p):
+            return dict(inner=self.inner.init(p))
+
+        def step(self, p, g, s, h):
+            p, inner = self.inner.step(p, g, s.inner, h.inner)
+            return p - h.decay * p - h.l2 * p, dict(inner=inner)
+
+    inner = td.SGD(1.0, weight_decay=0.5, l2=0.25, decay_mask=["v0"], jit_compile=False)
+    optimizer, trainable = Shrinking(td.Lookahead(inner)), variables([(2,), (2,)])
+    spared, decayed = [v.numpy() for v in trainable]
+    after = run(optimizer, trainable, [[np.zeros(2, "float32")] * 2])
+    np.testing.assert_array_equal(after[0], spared)
+    np.testing.assert_allclose(after[1], decayed * 0.25 * 0.25, rtol=1e-6)
+
+
+NORMALIZED = td.NormalizedDecay(0.5, batch_size=1, train_size=4, epochs=1)  # 0.25
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: inner, td.Lookahead], ids=["plain", "wrapped"])
+def test_the_default_coupling_follows_a_decay_that_is_assigned(wrap):
+    optimizer = wrap(td.AdamW(0.1))
+    assert optimizer.decay_coupling == "learning_rate"
+    optimizer.weight_decay = NORMALIZED
+    again = type(optimizer).from_config(optimizer.get_config())
+    for each in (optimizer, again):
+        assert each.decay_coupling == "schedule"
+        np.testing.assert_allclose(each.hyperparameters_at(0)["decay"], 0.25, rtol=1e-6)
+    told = wrap(td.AdamW(0.1, decay_coupling="learning_rate"))
+    told.weight_decay = NORMALIZED
+    assert told.decay_coupling == "learning_rate"
+
+
+def test_the_base_of_an_assigned_decay_is_that_of_the_rate_it_comes_with():
+    optimizer = td.AdamW()
+    optimizer.learning_rate = td.schedules.Cosine(0.5, 100)
+    optimizer.weight_decay = NORMALIZED
+    np.testing.assert_allclose(optimizer.hyperparameters_at(0)["decay"], 0.25, rtol=1e-6)
+    told = td.AdamW(base_learning_rate=0.25)
+    told.learning_rate, told.weight_decay = td.schedules.Cosine(0.5, 100), NORMALIZED
+    np.testing.assert_allclose(told.hyperparameters_at(0)["decay"], 0.5, rtol=1e-6)
+    unknown = td.AdamW(lambda: tf.constant(0.1))
+    with pytest.raises(ValueError, match="Pass `base_learning_rate=`"):
+        unknown.weight_decay = NORMALIZED
+
+
+def test_the_default_coupling_of_a_decoupled_class_follows_its_decay(tmp_path):
+    model = small_model()
+    model.compile(td.decouple(keras.optimizers.SGD)(0.1), "mse", jit_compile=False)
+    model.optimizer.weight_decay = NORMALIZED
+    np.testing.assert_allclose(model.optimizer.decay_at(0.1), 0.25, rtol=1e-6)
+    model.fit(*small_data(), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras").optimizer
+    np.testing.assert_allclose(loaded.decay_at(0.1), 0.25, rtol=1e-6)
+    assert len(loaded.variables) == len(model.optimizer.variables)
+    with pytest.raises(ValueError, match="Pass `base_learning_rate=`"):
+        td.decouple(keras.optimizers.SGD)(lambda: 0.1).weight_decay = NORMALIZED

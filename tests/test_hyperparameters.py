@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -243,3 +244,76 @@ def test_a_user_s_optimizer_is_fifteen_lines_and_does_not_replace_its_namesake(t
     model.save(tmp_path / "model.keras")
     assert type(keras.models.load_model(tmp_path / "model.keras").optimizer) is AdamW
     assert type(keras.optimizers.deserialize(keras.optimizers.serialize(td.AdamW()))) is td.AdamW
+
+
+def test_a_class_variable_is_no_argument():
+    class Noted(td.SGD):
+        notes: ClassVar[str] = "x"
+        more: "ClassVar[str]" = "y"
+        bare: ClassVar = "z"
+        strength: td.Scalar = 1.0
+
+    assert set(Noted.declared) - set(td.SGD.declared) == {"strength"}
+    assert (Noted().notes, Noted().more, Noted.bare) == ("x", "y", "z")
+
+
+@pytest.mark.parametrize(
+    "value,error",
+    [
+        (tf.constant(2.0), ValueError),
+        (tf.constant(float("nan")), ValueError),
+        (np.array(-1.0), ValueError),
+        (tf.Variable(2.0), ValueError),
+        (keras.Variable(1.0), ValueError),
+        (tf.constant([0.5]), TypeError),
+        (np.array([0.5]), TypeError),
+        (tf.constant("x"), TypeError),
+        (tf.constant(True), TypeError),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_arrays_tensors_and_variables_are_checked_like_numbers(value, error):
+    optimizer = td.AdamW()
+    with pytest.raises(error, match=r"`beta_1` must be a number in \[0, 1\).*Received"):
+        optimizer.beta_1 = value
+    assert float(optimizer.beta_1) == np.float32(0.9)
+    with pytest.raises(error, match=r"`beta_1` must be a number in \[0, 1\).*Received"):
+        td.AdamW(beta_1=value)
+
+
+def test_a_tensor_without_a_value_yet_is_assigned():
+    optimizer = td.AdamW()
+
+    @tf.function
+    def halve():
+        optimizer.learning_rate = optimizer.learning_rate * 0.5
+
+    halve()
+    assert float(optimizer.learning_rate) == np.float32(0.5e-3)
+
+
+def nested(inner, levels):
+    """The optimizer in so many Lookaheads, and all of them from the outside in."""
+    chain = [inner]
+    for _ in range(levels):
+        chain.insert(0, td.Lookahead(chain[0]))
+    return chain
+
+
+def test_at_every_depth_a_schedule_shows_the_rate_of_the_present_step():
+    schedule = td.schedules.Linear(1.0, 10)
+    for levels in (1, 3):
+        outer, *wrapped = nested(td.SGD(schedule, jit_compile=False), levels)
+        run(outer, variables([(2,)]), gradients([(2,)], steps=3))
+        for each in wrapped:
+            assert int(each.iterations) == 3
+            assert float(each.learning_rate) == float(outer.learning_rate) == np.float32(0.7)
+
+
+def test_no_level_of_wrapping_takes_a_schedule_once_built():
+    outer, *wrapped = nested(td.SGD(), 4)
+    outer.build(variables([(2,)]))
+    for each in (outer, *wrapped[:-1]):
+        with pytest.raises(TypeError, match="built as a number and can't become a schedule"):
+            each.slow_step_size = td.schedules.Linear(0.5, 10)
+    assert all(each.built for each in wrapped)

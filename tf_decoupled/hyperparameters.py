@@ -14,7 +14,7 @@ import math
 import numbers
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias, get_origin
 
 import keras
 import numpy as np
@@ -65,7 +65,7 @@ class Hyperparameter:
                 f"{type(owner).__name__}. Received: {self.name}={value!r}"
             )
         if is_variable(given) and not (value is None or callable(value)):
-            value = value if tf.is_tensor(value) else self.check(value, owner)
+            value = value if tf.is_symbolic_tensor(value) else self.check(value, owner)
             owner.check_assigned(self.name, value)
             given.assign(value)
         elif owner.built:
@@ -93,18 +93,18 @@ class Hyperparameter:
         expected = f"`{self.name}` must be {self.kind.__metadata__[0]}"
         kinds = "a LearningRateSchedule, a zero-argument callable or a scalar variable"
         if is_variable(value):
-            if tuple(value.shape) or tf.as_dtype(value.dtype).is_bool:
+            dtype = tf.as_dtype(value.dtype)
+            if tuple(value.shape) or not (dtype.is_floating or dtype.is_integer):
                 raise TypeError(f"{expected}, {kinds}. {where}")
+            if tf.executing_eagerly() and not fits(_plain(value), _HOLDS[self.kind], self.dtype):
+                raise ValueError(f"{expected}, in {self.dtype}. {where}")
             return value
-        if isinstance(value, (np.ndarray, np.generic, tf.Tensor)) and value.ndim == 0:
-            value = np.asarray(value).item()
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        number = _plain(value)
+        if not is_number(number):
             raise TypeError(f"{expected}, {kinds}. {where}")
-        with contextlib.suppress(OverflowError, ValueError), np.errstate(over="ignore"):
-            stored = np.dtype(self.dtype).type(value)
-            if stored == stored and _HOLDS[self.kind](value) and _HOLDS[self.kind](stored):
-                return value if isinstance(value, (int, float)) else float(value)
-        raise ValueError(f"{expected}, in {self.dtype}. {where}")
+        if not fits(number, _HOLDS[self.kind], self.dtype):
+            raise ValueError(f"{expected}, in {self.dtype}. {where}")
+        return number if isinstance(number, (int, float)) else float(number)
 
     def bind(self, value: Any, owner: Any) -> Any:
         """The value as it is kept: a number of a live hyperparameter in a variable of its own."""
@@ -135,9 +135,9 @@ class Declared:
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         own = {
-            name: Hyperparameter(name, kind, vars(cls)[name])
+            name: _hyperparameter(name, kind, vars(cls)[name])
             for name, kind in inspect.get_annotations(cls, eval_str=True).items()
-            if name in vars(cls) and name not in ("declared", "positional")
+            if name in vars(cls) and ClassVar not in (kind, get_origin(kind))
         }
         for name, hyperparameter in own.items():
             setattr(cls, name, hyperparameter)
@@ -145,6 +145,10 @@ class Declared:
         cls.__signature__ = _signature(cls, own)
         package = cls.__module__.partition(".")[0]  # a user's AdamW must not replace this one
         keras.saving.register_keras_serializable(package)(cls)
+
+
+def _hyperparameter(name: str, kind: Any, default: Any) -> Hyperparameter:
+    return default if isinstance(default, Hyperparameter) else Hyperparameter(name, kind, default)
 
 
 def _signature(cls: type[Declared], own: dict[str, Hyperparameter]) -> inspect.Signature:
@@ -163,6 +167,26 @@ def _signature(cls: type[Declared], own: dict[str, Hyperparameter]) -> inspect.S
 
 def is_variable(value: Any) -> bool:
     return isinstance(value, (tf.Variable, keras.Variable))
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def fits(number: Any, holds: Callable[[float], bool], dtype: str = "float32") -> bool:
+    """Whether it holds of a number, also as that will be stored: 1e39 is inf in float32."""
+    with contextlib.suppress(OverflowError, ValueError), np.errstate(over="ignore"):
+        stored = np.dtype(dtype).type(number)
+        return bool(stored == stored and holds(number) and holds(stored))
+    return False
+
+
+def _plain(value: Any) -> Any:
+    """A scalar array, tensor or variable as Python's own number; anything else as it is."""
+    if is_variable(value) or (tf.is_tensor(value) and hasattr(value, "numpy")):
+        value = value.numpy()
+    scalar = isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0
+    return value.item() if scalar else value
 
 
 def resolve(value: Any, step: tf.Tensor) -> Any:

@@ -99,7 +99,7 @@ class Optimizer(
 
     learning_rate: Scalar = 1e-3
     weight_decay: Scalar = 0.0
-    decay_coupling: str | None = None
+    decay_coupling: str | None = decay.Coupling("decay_coupling", str | None, None)
     decay_mask: Any = None
     base_learning_rate: Scalar = None
     clipnorm: Positive = None
@@ -133,6 +133,7 @@ class Optimizer(
         for argument, value in given.items():
             if value is not None or not self.declared[argument].live:  # None may mean a default
                 given[argument] = self.declared[argument].check(value, self)
+        self.base_is_told = given.get("base_learning_rate") is not None
         given = self.interpret(given)
         self.given = tf.Module(name="given")
         for name, value in given.items():
@@ -351,6 +352,7 @@ class Optimizer(
         if not replaced:
             return
         transforms.check_clip(vars(self.given) | {name: value})
+        decay.check_replaced(vars(self.given), name, value)
         if name == "loss_scale_factor":  # Keras's LossScaleOptimizer around this one takes it away
             self.scale_is_settled = True
         counted = ("gradient_accumulation_steps", "max_consecutive_skips")
@@ -360,6 +362,8 @@ class Optimizer(
                 f"`{name}` shapes the optimizer and can only get another number. Make another "
                 f"{type(self).__name__}. Received: {name}={value!r}"
             )
+        if name == "learning_rate" and not self.base_is_told:
+            self.given.base_learning_rate = None  # it was the number that goes
 
     def innermost(self) -> "Optimizer":
         """The optimizer whose rate, decay, mask and clips count: itself, unless it wraps one."""

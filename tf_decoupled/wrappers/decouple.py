@@ -24,6 +24,7 @@ class DecoupledDecay:
     """
 
     keras_class: type
+    decay_variable: Any = None
     weight_decay = Hyperparameter("weight_decay", Scalar, 0.0)
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -60,16 +61,23 @@ class DecoupledDecay:
         variable.assign_sub(tf.cast(self.decay_at(learning_rate), θ.dtype) * θ)
 
     def check_assigned(self, name: str, value: Any, replaced: bool = False) -> None:
-        """Any decay may follow another, and replace another kind before the build."""
+        """Any decay may follow another, and before the build replace another kind."""
+        if replaced:
+            decay.check_replaced(vars(self.given), name, value)
+
+    @property
+    def variables(self) -> list:
+        """Keras's, without that of a decay which was replaced before the build."""
+        old = self.decay_variable
+        return [v for v in super().variables if v is not old or v is self.given.weight_decay]
 
     def decay_at(self, learning_rate: Any) -> tf.Tensor:
         """κ_t of this step, in float32."""
         base = self.given.base_learning_rate
         base = decay.base_rate(self.given.learning_rate) if base is None else base
         λ = tf.cast(resolve(self.given.weight_decay, self.iterations), tf.float32)
-        return decay.COUPLINGS[self.given.decay_coupling](
-            tf.cast(learning_rate, tf.float32), base, λ
-        )
+        coupling = decay.coupling(self.given.decay_coupling, self.given.weight_decay)
+        return decay.COUPLINGS[coupling](tf.cast(learning_rate, tf.float32), base, λ)
 
     def exclude_from_weight_decay(
         self, var_list: Sequence | None = None, var_names: Sequence[str] | None = None
