@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "masks": set(),
     "replicas": set(),
     "schedules": set(),
-    "hyperparameters": set(),
+    "arguments": set(),
+    "hyperparameters": {"arguments"},
     "transforms": {"math"},
     "decay": {"schedules", "hyperparameters"},
     "saving": {"state", "hyperparameters"},
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "importers": {"masks", "state", "optimizer", "optimizers", "hyperparameters"},
     "optimizer": {
         *("state", "saving", "decay", "masks", "transforms", "replicas", "hyperparameters"),
-        *("precision", "guards", "accumulation", "averages", "rows", "math"),
+        *("precision", "guards", "accumulation", "averages", "rows", "math", "arguments"),
     },
     "optimizers": {"optimizer", "state", "math", "schedules", "hyperparameters"},
     "wrappers": {"optimizer", "replicas", "state", "math", "decay", "masks", "hyperparameters"},

@@ -13,7 +13,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_decoupled import accumulation, decay, guards, masks, precision, replicas, rows, transforms
+from tf_decoupled import (
+    accumulation,
+    arguments,
+    decay,
+    guards,
+    masks,
+    precision,
+    replicas,
+    rows,
+    transforms,
+)
 from tf_decoupled.accumulation import Accumulating
 from tf_decoupled.averages import Averaged
 from tf_decoupled.guards import Guarded
@@ -26,6 +36,7 @@ from tf_decoupled.hyperparameters import (
     is_variable,
     namespace,
     resolve,
+    written,
 )
 from tf_decoupled.math import global_norm
 from tf_decoupled.rows import RowWise
@@ -121,12 +132,12 @@ class Optimizer(
     sparse: str = "exact"
     jit_compile: bool | str = "auto"
 
+    gradient_norm = None  # a counter, with `track_gradient_norm`
+
     masked = ("decay",)  # the hyperparameters that are zero where the mask leaves a variable out
 
     def __init__(self, *args: Any, **kwargs: Any):
-        arguments = self.__signature__.bind(*args, **kwargs)
-        arguments.apply_defaults()
-        given = dict(arguments.arguments)
+        given = arguments.bind(type(self), args, kwargs, self.names())
         # Keras makes no variable of its own for a callable rate; ours is made like all the others.
         rate, name = lambda: self.learning_rate, given.pop("name")
         keras.optimizers.Optimizer.__init__(self, learning_rate=rate, name=name)
@@ -151,6 +162,12 @@ class Optimizer(
         self.layout = Layout(lambda: self.named_variables() if self.built else ())
         self.pending: Mapping[str, np.ndarray] | None = None
         self.update_cells = replicas.compiled(self._update_cells, self.jit_compile)
+
+    def __repr__(self) -> str:
+        if "given" not in vars(self):
+            return object.__repr__(self)
+        base = vars(self.given).get("learning_rate")
+        return written(self, dict(decay_mask=masks.everything, base_learning_rate=base))
 
     @property
     def iterations(self) -> keras.Variable:
