@@ -20,11 +20,12 @@ MAY_IMPORT = {
     "math": set(),
     "precision": set(),
     "state": {"precision"},
-    "masks": set(),
+    "masks": {"registry"},
     "replicas": set(),
-    "schedules": set(),
+    "schedules": {"hyperparameters", "registry"},
     "arguments": set(),
-    "hyperparameters": {"arguments"},
+    "registry": set(),
+    "hyperparameters": {"arguments", "registry"},
     "transforms": {"math"},
     "decay": {"schedules", "hyperparameters"},
     "saving": {"state", "hyperparameters"},
@@ -41,7 +42,10 @@ MAY_IMPORT = {
         *("precision", "guards", "accumulation", "averages", "rows", "math", "arguments"),
     },
     "optimizers": {"optimizer", "state", "math", "schedules", "hyperparameters"},
-    "wrappers": {"optimizer", "replicas", "state", "math", "decay", "masks", "hyperparameters"},
+    "wrappers": {
+        *("optimizer", "replicas", "state", "math", "decay", "masks", "hyperparameters"),
+        "registry",
+    },
 }
 SAME_LAYER = {
     *(("adam", "adamw"), ("sgd", "sgdw"), ("lookahead", "wrapper")),

@@ -336,3 +336,81 @@ def test_the_default_coupling_of_a_decoupled_class_follows_its_decay(tmp_path):
     assert len(loaded.variables) == len(model.optimizer.variables)
     with pytest.raises(ValueError, match="Pass `base_learning_rate=`"):
         td.decouple(keras.optimizers.SGD)(lambda: 0.1).weight_decay = NORMALIZED
+
+
+@pytest.mark.parametrize("make", [td.AdamW, td.decouple(keras.optimizers.SGD)])
+def test_of_the_usual_names_to_exclude_a_model_may_lack_some(make):
+    optimizer = make(weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["LayerNorm", "layer_norm", "bias"])
+    optimizer.build(small_model().trainable_variables)
+    mask = type(optimizer).from_config(optimizer.get_config()).given.decay_mask
+    assert decays(mask) == [True, False, True, False]
+    assert repr(mask) == "(exclude('LayerNorm', 'layer_norm', 'bias') & everything)"
+
+
+def test_names_to_exclude_of_which_a_model_has_none_warn():
+    optimizer = td.AdamW()
+    optimizer.exclude_from_weight_decay(var_names=["LayerNorm", "layer_norm"])
+    with pytest.warns(UserWarning, match=r"none of \['LayerNorm', 'layer_norm'\].*head/kernel"):
+        optimizer.build(small_model().trainable_variables)
+
+
+def decays_if_kernel(variable):
+    return variable.name == "kernel"
+
+
+class DecaysIfKernel:
+    def __call__(self, variable):
+        return variable.name == "kernel"
+
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.parametrize(
+    "mask,words",
+    [
+        (decays_if_kernel, "`decays_if_kernel`.*custom_objects.*register_keras_serializable"),
+        (td.masks.matrices & decays_if_kernel, "`decays_if_kernel`.*register_keras_serializable"),
+        (DecaysIfKernel(), "`DecaysIfKernel`.*register_keras_serializable"),
+        (lambda variable: True, "lambda.*safe_mode=False.*register_keras_serializable"),
+    ],
+    ids=["function", "combined", "object", "lambda"],
+)
+def test_a_mask_that_keras_does_not_find_again_warns_once_when_it_is_saved(mask, words, recwarn):
+    optimizers = [td.AdamW(decay_mask=mask), td.decouple(keras.optimizers.SGD)(decay_mask=mask)]
+    for optimizer in optimizers:
+        model = small_model()
+        model.compile(optimizer, "mse")
+        optimizer.build(model.trainable_variables)
+        assert not recwarn
+        optimizer.get_config()
+        assert len(recwarn) == 1
+        with pytest.raises(UserWarning, match=words):
+            raise recwarn.pop().message
+
+
+def test_masks_that_keras_finds_again_save_without_a_warning():
+    for mask in (decays_if_named_kernel, td.masks.matrices & decays_if_named_kernel, ["bias"]):
+        td.AdamW(decay_mask=mask).get_config()
+
+
+@pytest.mark.parametrize(
+    "name,value,error",
+    [
+        ("rate", "0.1", TypeError),
+        ("rate", None, TypeError),
+        ("rate", True, TypeError),
+        ("rate", float("nan"), ValueError),
+        ("rate", 1e39, ValueError),
+        ("batch_size", 10**400, ValueError),
+        ("train_size", np.array([1, 2]), TypeError),
+        ("epochs", "3", TypeError),
+        ("epochs", 1e-50, ValueError),
+    ],
+    ids=str,
+)
+def test_normalized_decay_takes_numbers_that_float32_holds(name, value, error):
+    arguments = {"rate": 0.1, "batch_size": 8, "train_size": 64, "epochs": 2, name: value}
+    with pytest.raises(error, match=f"`{name}` must be a .*number.*Received: {name}="):
+        td.NormalizedDecay(**arguments)

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
-from tf_decoupled.hyperparameters import Hyperparameter, is_variable
+from tf_decoupled.hyperparameters import Hyperparameter, fits, is_number, is_variable
 from tf_decoupled.schedules import peak_of
 
 COUPLINGS: dict[str, Callable[..., tf.Tensor]] = {
@@ -129,8 +129,8 @@ class NormalizedDecay(LearningRateSchedule):
             )
         sizes = dict(rate=rate, batch_size=batch_size, train_size=train_size, epochs=epochs)
         for name, value in sizes.items():
-            if value is not None and not (0 < value < math.inf or (name, value) == ("rate", 0)):
-                raise ValueError(f"`{name}` must be a positive number. Received: {name}={value!r}")
+            if name != "epochs" or value is not None:
+                _check_size(name, value)
         self.rate, self.batch_size, self.train_size = rate, batch_size, train_size
         self.epochs, self.restarts = epochs, restarts
 
@@ -154,3 +154,12 @@ class NormalizedDecay(LearningRateSchedule):
     def from_config(cls, config: dict[str, Any]) -> "NormalizedDecay":
         restarts = keras.saving.deserialize_keras_object(config["restarts"])
         return cls(**{**config, "restarts": restarts})
+
+
+def _check_size(name: str, value: Any) -> None:
+    """Raises for what is no positive number, as float32 holds it; the rate may be 0."""
+    received = f"Received: {name}={value!r}"
+    if not is_number(value):
+        raise TypeError(f"`{name}` must be a positive number. {received}")
+    if not fits(value, lambda x: 0 < x < math.inf or (name == "rate" and x == 0)):
+        raise ValueError(f"`{name}` must be a positive number, in float32. {received}")

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from typing_extensions import dataclass_transform
 
-from tf_decoupled import arguments
+from tf_decoupled import arguments, registry
 
 Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
 _Live: TypeAlias = float | Schedule | Callable[[], Any] | tf.Variable | keras.Variable | None
@@ -167,8 +167,7 @@ class Declared:
             setattr(cls, name, hyperparameter)
         cls.declared = cls.declared | own
         cls.__signature__ = _signature(cls, own)
-        package = cls.__module__.partition(".")[0]  # a user's AdamW must not replace this one
-        keras.saving.register_keras_serializable(package)(cls)
+        registry.register(cls, "tf_decoupled", before=cls.__module__.partition(".")[0])
 
 
 def _check_spelling(owner: Declared, name: str, value: Any) -> None:
@@ -263,7 +262,7 @@ def serialize(value: Any) -> Any:
     """
     if is_variable(value):
         return _present(value)
-    return keras.saving.serialize_keras_object(value)
+    return registry.serialize(value)
 
 
 def _present(variable: Any) -> float | int:
