@@ -473,3 +473,17 @@ def test_other_attributes_may_be_set():
     optimizer.momentums = [1]
     optimizer.name = "other"
     assert (optimizer.note, optimizer.notes, optimizer.name) == ("mine", 1, "other")
+
+
+@pytest.mark.parametrize("wrong", ["abc", [np.ones(2)]], ids=["str", "array"])
+def test_an_optimizer_is_built_on_variables_only(wrong):
+    with pytest.raises(TypeError, match=r"is built on variables.*Received: "):
+        td.AdamW().build(wrong)
+
+
+def test_apply_gradients_of_no_pairs_raises():
+    optimizer = td.AdamW()
+    for nothing in ([], zip([], [], strict=True)):
+        with pytest.raises(ValueError, match=r"needs at least one \(gradient, variable\) pair"):
+            optimizer.apply_gradients(nothing)
+    assert int(optimizer.iterations) == 0

@@ -359,7 +359,12 @@ class Optimizer(
 
     def apply_gradients(self, grads_and_vars: Any) -> keras.Variable:
         """`apply` of pairs, as Keras has it; returns `iterations`."""
-        super().apply_gradients(grads_and_vars)
+        pairs = list(grads_and_vars)
+        if not pairs:
+            raise ValueError(
+                "`apply_gradients` needs at least one (gradient, variable) pair. Received: none"
+            )
+        super().apply_gradients(pairs)
         return self.iterations
 
     def check_assigned(self, name: str, value: Any, replaced: bool = False) -> None:
@@ -492,6 +497,11 @@ def _checked(g: Any, cell: Cell) -> Any:
 
 def _check(variable: Any) -> None:
     """Raises for variables that the engine can't update rightly."""
+    if not hasattr(variable, "dtype") or not hasattr(variable, "assign"):
+        raise TypeError(
+            "An optimizer is built on variables, as `opt.build(model.trainable_variables)`. "
+            f"Received: {variable!r} among them"
+        )
     dtype, path = tf.as_dtype(variable.dtype), masks.path_of(variable)
     if not isinstance(tf_variable(variable), tf.Variable):
         raise NotImplementedError(
