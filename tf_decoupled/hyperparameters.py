@@ -74,8 +74,8 @@ class Hyperparameter:
             _remember(given, value)
         elif callable(given) and numeric and not is_variable(value):
             raise TypeError(
-                f"`{self.name}` holds a schedule or callable, which a number does not replace. "
-                f"Change the schedule, or make another {type(owner).__name__} with a number. "
+                f"`{self.name}` holds {_kind(given)}, which a number does not replace: it would "
+                f"be gone without a word. Make another {type(owner).__name__} with a number. "
                 f"Received: {self.name}={value!r}"
             )
         elif owner.built:
@@ -147,7 +147,9 @@ class Declared:
     @classmethod
     def names(cls) -> list[str]:
         """All that instances have as hyperparameters, a wrapped optimizer's included."""
-        members = {name: value for each in cls.__mro__ for name, value in vars(each).items()}
+        members = {
+            name: value for each in reversed(cls.__mro__) for name, value in vars(each).items()
+        }
         return [name for name, value in members.items() if isinstance(value, Hyperparameter)]
 
     def __setattr__(self, name: str, value: Any) -> None:

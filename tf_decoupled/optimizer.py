@@ -460,7 +460,8 @@ class Optimizer(
     ) -> None:
         """Leaves variables, and paths in which one of the patterns is found, out of the decay.
 
-        As in Keras, before the first step; calls add up, and are saved with the mask.
+        As in Keras, before the first step; calls add up, and are saved with the mask. Patterns
+        that are found in no path are as good as absent; where all of them are, a warning says so.
         """
         masks.exclude_more(self, self.innermost().given, var_list, var_names)
 
