@@ -273,3 +273,144 @@ def test_a_decay_schedule_acts_step_by_step():
     start = v.numpy()
     run(td.SGDW(0.1, weight_decay=schedule), [v], zero, graph=True)
     np.testing.assert_allclose(v, start * 0.95**2, rtol=1e-6)
+
+
+def test_a_wrapper_s_own_decay_is_masked_like_the_wrapped_one_s():
+    class Shrinking(td.Wrapper):
+        """Decays on its own, after the step of the inner optimizer."""
+
+        def init(self, p):
+            return dict(inner=self.inner.init(p))
+
+        def step(self, p, g, s, h):
+            p, inner = self.inner.step(p, g, s.inner, h.inner)
+            return p - h.decay * p - h.l2 * p, dict(inner=inner)
+
+    inner = td.SGD(1.0, weight_decay=0.5, l2=0.25, decay_mask=["v0"], jit_compile=False)
+    optimizer, trainable = Shrinking(td.Lookahead(inner)), variables([(2,), (2,)])
+    spared, decayed = [v.numpy() for v in trainable]
+    after = run(optimizer, trainable, [[np.zeros(2, "float32")] * 2])
+    np.testing.assert_array_equal(after[0], spared)
+    np.testing.assert_allclose(after[1], decayed * 0.25 * 0.25, rtol=1e-6)
+
+
+NORMALIZED = td.NormalizedDecay(0.5, batch_size=1, train_size=4, epochs=1)  # 0.25
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: inner, td.Lookahead], ids=["plain", "wrapped"])
+def test_the_default_coupling_follows_a_decay_that_is_assigned(wrap):
+    optimizer = wrap(td.AdamW(0.1))
+    assert optimizer.decay_coupling == "learning_rate"
+    optimizer.weight_decay = NORMALIZED
+    again = type(optimizer).from_config(optimizer.get_config())
+    for each in (optimizer, again):
+        assert each.decay_coupling == "schedule"
+        np.testing.assert_allclose(each.hyperparameters_at(0)["decay"], 0.25, rtol=1e-6)
+    told = wrap(td.AdamW(0.1, decay_coupling="learning_rate"))
+    told.weight_decay = NORMALIZED
+    assert told.decay_coupling == "learning_rate"
+
+
+def test_the_base_of_an_assigned_decay_is_that_of_the_rate_it_comes_with():
+    optimizer = td.AdamW()
+    optimizer.learning_rate = td.schedules.Cosine(0.5, 100)
+    optimizer.weight_decay = NORMALIZED
+    np.testing.assert_allclose(optimizer.hyperparameters_at(0)["decay"], 0.25, rtol=1e-6)
+    told = td.AdamW(base_learning_rate=0.25)
+    told.learning_rate, told.weight_decay = td.schedules.Cosine(0.5, 100), NORMALIZED
+    np.testing.assert_allclose(told.hyperparameters_at(0)["decay"], 0.5, rtol=1e-6)
+    unknown = td.AdamW(lambda: tf.constant(0.1))
+    with pytest.raises(ValueError, match="Pass `base_learning_rate=`"):
+        unknown.weight_decay = NORMALIZED
+
+
+def test_the_default_coupling_of_a_decoupled_class_follows_its_decay(tmp_path):
+    model = small_model()
+    model.compile(td.decouple(keras.optimizers.SGD)(0.1), "mse", jit_compile=False)
+    model.optimizer.weight_decay = NORMALIZED
+    np.testing.assert_allclose(model.optimizer.decay_at(0.1), 0.25, rtol=1e-6)
+    model.fit(*small_data(), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras").optimizer
+    np.testing.assert_allclose(loaded.decay_at(0.1), 0.25, rtol=1e-6)
+    assert len(loaded.variables) == len(model.optimizer.variables)
+    with pytest.raises(ValueError, match="Pass `base_learning_rate=`"):
+        td.decouple(keras.optimizers.SGD)(lambda: 0.1).weight_decay = NORMALIZED
+
+
+@pytest.mark.parametrize("make", [td.AdamW, td.decouple(keras.optimizers.SGD)])
+def test_of_the_usual_names_to_exclude_a_model_may_lack_some(make):
+    optimizer = make(weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["LayerNorm", "layer_norm", "bias"])
+    optimizer.build(small_model().trainable_variables)
+    mask = type(optimizer).from_config(optimizer.get_config()).given.decay_mask
+    assert decays(mask) == [True, False, True, False]
+    assert repr(mask) == "(exclude('LayerNorm', 'layer_norm', 'bias') & everything)"
+
+
+def test_names_to_exclude_of_which_a_model_has_none_warn():
+    optimizer = td.AdamW()
+    optimizer.exclude_from_weight_decay(var_names=["LayerNorm", "layer_norm"])
+    with pytest.warns(UserWarning, match=r"none of \['LayerNorm', 'layer_norm'\].*head/kernel"):
+        optimizer.build(small_model().trainable_variables)
+
+
+def decays_if_kernel(variable):
+    return variable.name == "kernel"
+
+
+class DecaysIfKernel:
+    def __call__(self, variable):
+        return variable.name == "kernel"
+
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.parametrize(
+    "mask,words",
+    [
+        (decays_if_kernel, "`decays_if_kernel`.*custom_objects.*register_keras_serializable"),
+        (td.masks.matrices & decays_if_kernel, "`decays_if_kernel`.*register_keras_serializable"),
+        (DecaysIfKernel(), "`DecaysIfKernel`.*register_keras_serializable"),
+        (lambda variable: True, "lambda.*safe_mode=False.*register_keras_serializable"),
+    ],
+    ids=["function", "combined", "object", "lambda"],
+)
+def test_a_mask_that_keras_does_not_find_again_warns_once_when_it_is_saved(mask, words, recwarn):
+    optimizers = [td.AdamW(decay_mask=mask), td.decouple(keras.optimizers.SGD)(decay_mask=mask)]
+    for optimizer in optimizers:
+        model = small_model()
+        model.compile(optimizer, "mse")
+        optimizer.build(model.trainable_variables)
+        assert not recwarn
+        optimizer.get_config()
+        assert len(recwarn) == 1
+        with pytest.raises(UserWarning, match=words):
+            raise recwarn.pop().message
+
+
+def test_masks_that_keras_finds_again_save_without_a_warning():
+    for mask in (decays_if_named_kernel, td.masks.matrices & decays_if_named_kernel, ["bias"]):
+        td.AdamW(decay_mask=mask).get_config()
+
+
+@pytest.mark.parametrize(
+    "name,value,error",
+    [
+        ("rate", "0.1", TypeError),
+        ("rate", None, TypeError),
+        ("rate", True, TypeError),
+        ("rate", float("nan"), ValueError),
+        ("rate", 1e39, ValueError),
+        ("batch_size", 10**400, ValueError),
+        ("train_size", np.array([1, 2]), TypeError),
+        ("epochs", "3", TypeError),
+        ("epochs", 1e-50, ValueError),
+    ],
+    ids=str,
+)
+def test_normalized_decay_takes_numbers_that_float32_holds(name, value, error):
+    arguments = {"rate": 0.1, "batch_size": 8, "train_size": 64, "epochs": 2, name: value}
+    with pytest.raises(error, match=f"`{name}` must be a .*number.*Received: {name}="):
+        td.NormalizedDecay(**arguments)

@@ -276,6 +276,27 @@ def test_a_dynamic_loss_scale_refuses_numbers_that_never_settle(wrong):
         td.DynamicLossScale(**wrong)
 
 
+@pytest.mark.parametrize(
+    "name,value,error",
+    [
+        ("initial_scale", "8", TypeError),
+        ("initial_scale", None, TypeError),
+        ("growth_steps", True, TypeError),
+        ("growth_steps", 2.5, ValueError),
+        ("growth_factor", np.array([2.0]), TypeError),
+        ("growth_factor", float("nan"), ValueError),
+        ("growth_factor", 1 + 1e-9, ValueError),
+        ("backoff_factor", tf.constant(0.5), TypeError),
+        ("initial_scale", 1e39, ValueError),
+        ("initial_scale", 10**400, ValueError),
+    ],
+    ids=lambda each: str(each)[:20],
+)
+def test_a_dynamic_loss_scale_takes_numbers_that_float32_holds(name, value, error):
+    with pytest.raises(error, match=rf"{name}.*Received: .*{name}"):
+        td.DynamicLossScale(**{name: value})
+
+
 def test_unscaling_what_was_never_scaled_raises():
     optimizer = td.AdamW(loss_scale="dynamic")
     with pytest.raises(ValueError, match=r"differentiate `opt.scale_loss\(loss\)`"):

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -243,3 +244,246 @@ def test_a_user_s_optimizer_is_fifteen_lines_and_does_not_replace_its_namesake(t
     model.save(tmp_path / "model.keras")
     assert type(keras.models.load_model(tmp_path / "model.keras").optimizer) is AdamW
     assert type(keras.optimizers.deserialize(keras.optimizers.serialize(td.AdamW()))) is td.AdamW
+
+
+def test_a_class_variable_is_no_argument():
+    class Noted(td.SGD):
+        notes: ClassVar[str] = "x"
+        more: "ClassVar[str]" = "y"
+        bare: ClassVar = "z"
+        strength: td.Scalar = 1.0
+
+    assert set(Noted.declared) - set(td.SGD.declared) == {"strength"}
+    assert (Noted().notes, Noted().more, Noted.bare) == ("x", "y", "z")
+
+
+@pytest.mark.parametrize(
+    "value,error",
+    [
+        (tf.constant(2.0), ValueError),
+        (tf.constant(float("nan")), ValueError),
+        (np.array(-1.0), ValueError),
+        (tf.Variable(2.0), ValueError),
+        (keras.Variable(1.0), ValueError),
+        (tf.constant([0.5]), TypeError),
+        (np.array([0.5]), TypeError),
+        (tf.constant("x"), TypeError),
+        (tf.constant(True), TypeError),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_arrays_tensors_and_variables_are_checked_like_numbers(value, error):
+    optimizer = td.AdamW()
+    with pytest.raises(error, match=r"`beta_1` must be a number in \[0, 1\).*Received"):
+        optimizer.beta_1 = value
+    assert float(optimizer.beta_1) == np.float32(0.9)
+    with pytest.raises(error, match=r"`beta_1` must be a number in \[0, 1\).*Received"):
+        td.AdamW(beta_1=value)
+
+
+def test_a_tensor_without_a_value_yet_is_assigned():
+    optimizer = td.AdamW()
+
+    @tf.function
+    def halve():
+        optimizer.learning_rate = optimizer.learning_rate * 0.5
+
+    halve()
+    assert float(optimizer.learning_rate) == np.float32(0.5e-3)
+
+
+def nested(inner, levels):
+    """The optimizer in so many Lookaheads, and all of them from the outside in."""
+    chain = [inner]
+    for _ in range(levels):
+        chain.insert(0, td.Lookahead(chain[0]))
+    return chain
+
+
+def test_at_every_depth_a_schedule_shows_the_rate_of_the_present_step():
+    schedule = td.schedules.Linear(1.0, 10)
+    for levels in (1, 3):
+        outer, *wrapped = nested(td.SGD(schedule, jit_compile=False), levels)
+        run(outer, variables([(2,)]), gradients([(2,)], steps=3))
+        for each in wrapped:
+            assert int(each.iterations) == 3
+            assert float(each.learning_rate) == float(outer.learning_rate) == np.float32(0.7)
+
+
+def test_no_level_of_wrapping_takes_a_schedule_once_built():
+    outer, *wrapped = nested(td.SGD(), 4)
+    outer.build(variables([(2,)]))
+    for each in (outer, *wrapped[:-1]):
+        with pytest.raises(TypeError, match="built as a number and can't become a schedule"):
+            each.slow_step_size = td.schedules.Linear(0.5, 10)
+    assert all(each.built for each in wrapped)
+
+
+def test_the_configuration_shows_the_numbers_that_were_given():
+    given = dict(learning_rate=1e-4, beta_1=0.9, beta_2=0.98, clipnorm=0.1, epsilon=1 / 3)
+    optimizer = td.AdamW(**given)
+    assert {name: optimizer.get_config()[name] for name in given} == given
+    optimizer.beta_1, optimizer.epsilon = tf.constant(0.8), np.float32(1e-7)
+    optimizer.learning_rate = 2 / 3
+    config = td.AdamW.from_config(optimizer.get_config()).get_config()
+    shown = [config[name] for name in ("beta_1", "epsilon", "learning_rate")]
+    assert shown == [0.8, 1e-7, 2 / 3]
+
+
+def test_a_number_that_the_variable_no_longer_holds_is_shown_in_the_fewest_digits():
+    optimizer, rate = td.AdamW(1 / 3), tf.Variable(0.7)
+    optimizer.hyperparameter_variables()["learning_rate"].assign(0.6)
+    assert optimizer.get_config()["learning_rate"] == 0.6
+    assert td.AdamW(rate).get_config()["learning_rate"] == 0.7
+    assert (
+        td.AdamW(gradient_accumulation_steps=3.0).get_config()["gradient_accumulation_steps"] == 3
+    )
+
+
+def test_the_configuration_of_a_decoupled_class_shows_the_decay_that_was_given():
+    optimizer = td.decouple(keras.optimizers.SGD)(0.5, weight_decay=1e-4)
+    assert optimizer.get_config()["weight_decay"] == 1e-4
+
+
+@pytest.mark.parametrize("build", [True, False], ids=["built", "not built"])
+@pytest.mark.parametrize(
+    "rate", [td.schedules.Linear(0.1, 10), lambda: tf.constant(0.1)], ids=["schedule", "callable"]
+)
+def test_a_number_does_not_replace_a_schedule(rate, build):
+    for optimizer in (td.AdamW(rate), td.Lookahead(td.AdamW(rate))):
+        if build:
+            optimizer.build(variables([(2,)]))
+        for number in (0.5, np.float32(0.5), tf.constant(0.5)):
+            with pytest.raises(TypeError, match=r"`learning_rate` holds a schedule.*Received"):
+                optimizer.learning_rate = number
+        assert float(optimizer.learning_rate) == np.float32(0.1)
+
+
+def test_a_schedule_may_be_replaced_before_the_build():
+    optimizer = td.AdamW(td.schedules.Linear(0.1, 10))
+    optimizer.learning_rate = td.schedules.Linear(0.5, 10)
+    assert float(optimizer.learning_rate) == 0.5
+
+
+def test_keras_callbacks_do_not_replace_a_schedule():
+    model = small_model()
+    model.compile(td.AdamW(td.schedules.Linear(0.1, 10)), "mse", jit_compile=False)
+    callback = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate)
+    with pytest.raises(TypeError, match="`learning_rate` holds a schedule"):
+        model.fit(*small_data(), verbose=0, callbacks=[callback])
+
+
+@pytest.mark.parametrize(
+    "make,words",
+    [
+        (lambda: td.AdamW(lr=0.1), "argument 'lr'.*`learning_rate`.*lr=0.1"),
+        (lambda: td.AdamW(decay=0.1), "argument 'decay'.*td.schedules.*`weight_decay`"),
+        (lambda: td.AdamW(weigth_decay=0.1), "argument 'weigth_decay'.*mean `weight_decay`"),
+        (lambda: td.AdamW(frobnicate=1), "argument 'frobnicate'. .*`beta_1`"),
+        (lambda: td.AdamW(1e-3, 0.1, 0.9), "positional.*`learning_rate`, `weight_decay`.*0.9"),
+        (lambda: td.AdamW(1e-3, learning_rate=0.1), "multiple values for argument 'learning_rate'"),
+        (lambda: td.Lookahead(td.AdamW(), 6), "takes 1 positional.*`inner`.*by name"),
+        (lambda: td.Lookahead(td.AdamW(), clipnorm=1.0), "'clipnorm'.*optimizer that is wrapped"),
+        (lambda: td.Lookahead(td.AdamW(), slow_step=1.0), "mean `slow_step_size`"),
+    ],
+    ids=["lr", "decay", "typo", "unknown", "three", "twice", "two", "shared", "wrapper"],
+)
+def test_arguments_that_there_are_not_raise_and_say_what_there_is(make, words):
+    with pytest.raises(TypeError, match=f"(?s){words}"):
+        make()
+
+
+def kernels_only(variable):
+    return variable.name == "kernel"
+
+
+@pytest.mark.parametrize(
+    "make,shown",
+    [
+        (lambda: td.AdamW(), "AdamW(learning_rate=0.001)"),
+        (
+            lambda: td.SGDW(0.5, 0.1, nesterov=True, jit_compile=False),
+            "SGDW(learning_rate=0.5, weight_decay=0.1, nesterov=True, jit_compile=False)",
+        ),
+        (
+            lambda: td.Lookahead(td.AdamW(0.01), sync_period=3),
+            "Lookahead(AdamW(learning_rate=0.01), sync_period=3)",
+        ),
+        (
+            lambda: td.AdamW(decay_mask=td.masks.exclude("bias"), decay_coupling="schedule"),
+            "AdamW(learning_rate=0.001, decay_coupling='schedule', decay_mask=exclude('bias'))",
+        ),
+        (
+            lambda: td.AdamW(keras.optimizers.schedules.CosineDecay(0.1, 10), clipnorm=1.0),
+            "AdamW(learning_rate=CosineDecay(initial_learning_rate=0.1, decay_steps=10, "
+            "alpha=0.0, warmup_steps=0), clipnorm=1.0)",
+        ),
+        (
+            lambda: td.AdamW(td.schedules.Linear(0.1, 10), decay_mask=kernels_only),
+            "AdamW(learning_rate=Linear(initial_learning_rate=0.1, decay_steps=10, "
+            "end_learning_rate=0.0), decay_mask=kernels_only)",
+        ),
+        (
+            lambda: td.AdamW(weight_decay=td.NormalizedDecay(0.1, 8, 64, 2)),
+            "AdamW(learning_rate=0.001, weight_decay=NormalizedDecay(rate=0.1, batch_size=8, "
+            "train_size=64, epochs=2))",
+        ),
+        (
+            lambda: td.Adafactor(),
+            "Adafactor(learning_rate=InverseSquareRoot(peak_learning_rate=0.01))",
+        ),
+    ],
+    ids=["AdamW", "SGDW", "Lookahead", "mask", "Keras", "ours", "normalized", "Adafactor"],
+)
+def test_an_optimizer_prints_as_the_call_that_makes_it(make, shown):
+    assert repr(make()) == shown
+
+
+def test_an_optimizer_prints_its_present_numbers_also_in_a_trace():
+    optimizer, seen = td.AdamW(0.1), []
+    optimizer.learning_rate = 0.2
+
+    @tf.function
+    def trace():
+        seen.append(repr(optimizer))
+
+    trace()
+    assert seen == ["AdamW(learning_rate=0.2, base_learning_rate=0.1)"]
+
+
+def test_a_mistyped_hyperparameter_raises_when_assigned():
+    for optimizer in (td.AdamW(), td.Lookahead(td.AdamW())):
+        with pytest.raises(AttributeError, match=r"(?s)'weigth_decay'.*mean `weight_decay`.*0.1"):
+            optimizer.weigth_decay = 0.1
+    with pytest.raises(AttributeError, match="mean `sync_period`"):
+        optimizer.sync_periods = 2
+
+
+def test_other_attributes_may_be_set():
+    class Mine(td.SGD):
+        learning_rates = ()
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.momentums = []
+            self.note = "mine"
+
+    optimizer = Mine()
+    optimizer.notes, optimizer._weight_decays, optimizer.learning_rates = 1, 2, (3,)
+    optimizer.momentums = [1]
+    optimizer.name = "other"
+    assert (optimizer.note, optimizer.notes, optimizer.name) == ("mine", 1, "other")
+
+
+@pytest.mark.parametrize("wrong", ["abc", [np.ones(2)]], ids=["str", "array"])
+def test_an_optimizer_is_built_on_variables_only(wrong):
+    with pytest.raises(TypeError, match=r"is built on variables.*Received: "):
+        td.AdamW().build(wrong)
+
+
+def test_apply_gradients_of_no_pairs_raises():
+    optimizer = td.AdamW()
+    for nothing in ([], zip([], [], strict=True)):
+        with pytest.raises(ValueError, match=r"needs at least one \(gradient, variable\) pair"):
+            optimizer.apply_gradients(nothing)
+    assert int(optimizer.iterations) == 0

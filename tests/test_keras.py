@@ -1,5 +1,12 @@
 """Beside Keras: the same numbers where we promise them, and `decouple` for its own classes."""
 
+import copy
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -159,3 +166,131 @@ def test_decouple_makes_one_class_per_class():
     assert issubclass(cls, keras.optimizers.RMSprop)
     with pytest.raises(ValueError, match="`weight_decay` must be a finite number >= 0"):
         cls(weight_decay=-1.0)
+
+
+class Mine(keras.optimizers.SGD):
+    """Somebody's own Keras optimizer."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: td.decouple(keras.optimizers.RMSprop)(0.5, weight_decay=0.25, decay_mask=["v0"]),
+        lambda: td.decouple(Mine)(0.5, weight_decay=0.25, decay_mask=["v0"]),
+    ],
+    ids=["Keras's", "one's own"],
+)
+def test_a_decoupled_optimizer_can_be_copied_and_pickled(make):
+    original = make()
+    original.weight_decay = 0.125
+    copies = [copy.copy(original), copy.deepcopy(original), pickle.loads(pickle.dumps(original))]
+    for each in copies:
+        assert type(each) is type(original) and each is not original
+        assert each.get_config() == original.get_config() and float(each.weight_decay) == 0.125
+
+
+def test_a_decoupled_class_of_keras_can_be_pickled():
+    cls = td.decouple(keras.optimizers.RMSprop)
+    assert pickle.loads(pickle.dumps(cls)) is cls
+
+
+def test_what_a_decoupled_class_saved_is_known_to_a_new_process(tmp_path):
+    cls = td.decouple(keras.optimizers.RMSprop)
+    model = small_model()
+    model.compile(cls(0.5, weight_decay=0.25), "mse")
+    model.save(tmp_path / "model.keras")
+    (tmp_path / "optimizer.pickle").write_bytes(pickle.dumps(cls(0.5, weight_decay=0.25)))
+    (tmp_path / "mine.py").write_text("import keras\nclass Mine(keras.optimizers.SGD): pass\n")
+    program = f"""
+import os, pickle, sys
+import copy
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+
+import keras
+import {{imported}}
+sys.path.insert(0, {str(tmp_path)!r})
+os.chdir({str(tmp_path)!r})
+"""
+    first = (
+        program.format(imported="tf_decoupled as td")
+        + """
+import mine
+print(type(keras.models.load_model("model.keras").optimizer).__name__)
+open("mine.pickle", "wb").write(pickle.dumps(td.decouple(mine.Mine)(0.5)))
+"""
+    )
+    second = (
+        program.format(imported="keras")
+        + """
+for name in ("optimizer", "mine"):
+    print(type(pickle.load(open(name + ".pickle", "rb"))).__name__)
+"""
+    )
+    assert output(first) == ["DecoupledRMSprop"]
+    assert output(second) == ["DecoupledRMSprop", "DecoupledMine"]
+
+
+def output(program):
+    """The lines that a new process prints."""
+    paths = [str(pathlib.Path(td.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+    )
+    assert not process.returncode, process.stderr
+    return process.stdout.split()
+
+
+def defined(module, base=td.SGD, name="Mine"):
+    """A class as if it was defined in that module."""
+    return type(name, (base,), {"__module__": module})
+
+
+def loaded(saved):
+    return type(keras.saving.deserialize_keras_object(saved))
+
+
+def test_two_optimizers_of_one_name_in_a_package_do_not_replace_each_other():
+    first, second = defined("package.a"), defined("package.b")
+    saved = [keras.saving.serialize_keras_object(cls()) for cls in (first, second)]
+    assert [loaded(each) for each in saved] == [first, second]
+    again = defined("package.a")
+    assert [loaded(each) for each in saved] == [again, second]
+
+
+def test_what_was_saved_under_the_package_s_name_still_loads():
+    cls = defined("old_package.a")
+    saved = keras.saving.serialize_keras_object(cls())
+    assert saved["registered_name"] == "old_package.a>Mine"
+    assert loaded(saved | {"registered_name": "old_package>Mine"}) is cls
+    cls = defined("old_package.a")
+    assert loaded(saved | {"registered_name": "old_package>Mine"}) is cls
+
+
+@pytest.mark.parametrize(
+    "base,own",
+    [
+        (td.schedules.Schedule, td.schedules.InverseSquareRoot()),
+        (td.masks.Mask, td.masks.matrices),
+        (td.SGD, td.AdamW()),
+    ],
+    ids=["schedule", "mask", "optimizer"],
+)
+def test_a_namesake_of_a_class_of_this_library_does_not_replace_it(base, own):
+    saved = keras.saving.serialize_keras_object(own)
+    namesake = defined("package.c", base, type(own).__name__)
+    assert saved["registered_name"].startswith("tf_decoupled")
+    assert loaded(saved) is type(own) is not namesake
+
+
+def test_decoupled_namesakes_do_not_replace_each_other():
+    classes = [defined(f"package.{name}", keras.optimizers.SGD, "RMSprop") for name in "ab"]
+    classes = [td.decouple(cls) for cls in (keras.optimizers.RMSprop, *classes)]
+    saved = [keras.saving.serialize_keras_object(cls()) for cls in classes]
+    assert [loaded(each) for each in saved] == classes

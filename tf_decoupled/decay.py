@@ -11,13 +11,14 @@ schedule multiplier η_t.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
+from tf_decoupled.hyperparameters import Hyperparameter, fits, is_number, is_variable
 from tf_decoupled.schedules import peak_of
 
 COUPLINGS: dict[str, Callable[..., tf.Tensor]] = {
@@ -30,14 +31,30 @@ NEED_BASE = ("schedule", "corrected")
 
 
 def interpret(given: dict[str, Any]) -> dict[str, Any]:
-    """The constructor's arguments with coupling and base filled in; raises where they don't fit."""
+    """The constructor's arguments with the base filled in; raises where they don't fit."""
     λ = 0.0 if given["weight_decay"] is None else given["weight_decay"]
     name, base = coupling(given["decay_coupling"], λ), given["base_learning_rate"]
     derived = base_rate(given["learning_rate"]) if base is None else base
     check_base(name, derived, given["learning_rate"])
     if not callable(given["learning_rate"]):
         base = derived  # a number, which must outlive later assignments to the rate
-    return given | dict(weight_decay=λ, decay_coupling=name, base_learning_rate=base)
+    return given | dict(weight_decay=λ, base_learning_rate=base)
+
+
+def check_replaced(given: Mapping[str, Any], name: str, value: Any) -> None:
+    """Raises where another kind of decay brings a coupling that divides by an unknown base."""
+    if name == "weight_decay":
+        base = given["base_learning_rate"]
+        base = base_rate(given["learning_rate"]) if base is None else base
+        base = base.numpy().item() if is_variable(base) else base
+        check_base(coupling(given["decay_coupling"], value), base, given["learning_rate"])
+
+
+class Coupling(Hyperparameter):
+    """`decay_coupling`: None, the default, goes with the decay that there is, also a later one."""
+
+    def present(self, given: Any, iterations: Any) -> str:
+        return coupling(given.decay_coupling, given.weight_decay)
 
 
 def coupling(name: str | None, weight_decay: Any) -> str:
@@ -112,8 +129,8 @@ class NormalizedDecay(LearningRateSchedule):
             )
         sizes = dict(rate=rate, batch_size=batch_size, train_size=train_size, epochs=epochs)
         for name, value in sizes.items():
-            if value is not None and not (0 < value < math.inf or (name, value) == ("rate", 0)):
-                raise ValueError(f"`{name}` must be a positive number. Received: {name}={value!r}")
+            if name != "epochs" or value is not None:
+                _check_size(name, value)
         self.rate, self.batch_size, self.train_size = rate, batch_size, train_size
         self.epochs, self.restarts = epochs, restarts
 
@@ -137,3 +154,12 @@ class NormalizedDecay(LearningRateSchedule):
     def from_config(cls, config: dict[str, Any]) -> "NormalizedDecay":
         restarts = keras.saving.deserialize_keras_object(config["restarts"])
         return cls(**{**config, "restarts": restarts})
+
+
+def _check_size(name: str, value: Any) -> None:
+    """Raises for what is no positive number, as float32 holds it; the rate may be 0."""
+    received = f"Received: {name}={value!r}"
+    if not is_number(value):
+        raise TypeError(f"`{name}` must be a positive number. {received}")
+    if not fits(value, lambda x: 0 < x < math.inf or (name == "rate" and x == 0)):
+        raise ValueError(f"`{name}` must be a positive number, in float32. {received}")

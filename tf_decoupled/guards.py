@@ -4,13 +4,14 @@ Float16 gradients below 6e-8 vanish. Scaling the loss lifts them; a scale that i
 as an inf, for which the step is skipped and the scale lowered.
 """
 
+import math
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tf_decoupled import replicas
-from tf_decoupled.hyperparameters import is_variable, serialize
+from tf_decoupled.hyperparameters import fits, is_number, is_variable, serialize
 from tf_decoupled.state import Cell, tf_variable
 from tf_decoupled.transforms import all_finite
 
@@ -45,16 +46,23 @@ class DynamicLossScale:
         self.initial_scale, self.growth_steps = initial_scale, growth_steps
         self.growth_factor, self.backoff_factor = growth_factor, backoff_factor
         self.minimum = minimum
+        for name, value in self.get_config().items():
+            if not is_number(value):
+                raise TypeError(
+                    f"`{name}` of DynamicLossScale must be a number. Received: {name}={value!r}"
+                )
         holds = (
-            0 < minimum <= initial_scale < float("inf")
-            and growth_steps >= 1
-            and growth_factor > 1
-            and 0 < backoff_factor < 1
+            fits(minimum, lambda x: 0 < x <= initial_scale)
+            and fits(initial_scale, math.isfinite)
+            and fits(growth_steps, lambda x: x >= 1 and x == int(x), "int64")
+            and fits(growth_factor, lambda x: 1 < x < math.inf)
+            and fits(backoff_factor, lambda x: 0 < x < 1)
         )
         if not holds:
             raise ValueError(
-                "A DynamicLossScale needs 0 < minimum <= initial_scale, growth_steps >= 1, "
-                f"growth_factor > 1 and 0 < backoff_factor < 1. Received: {self.get_config()}"
+                "A DynamicLossScale needs 0 < minimum <= initial_scale, a whole growth_steps >= 1, "
+                "growth_factor > 1 and 0 < backoff_factor < 1, finite and in float32. "
+                f"Received: {self.get_config()}"
             )
 
     def after(

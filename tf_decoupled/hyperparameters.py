@@ -14,13 +14,14 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias, get_origin
 
 import keras
 import numpy as np
 import tensorflow as tf
 from typing_extensions import dataclass_transform
 
+from tf_decoupled import arguments, registry
 from tf_decoupled.math import one_minus_power
 
 Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
@@ -66,10 +67,18 @@ class Hyperparameter:
                 f"`{self.name}` shapes the traced step and is fixed at construction. Make another "
                 f"{type(owner).__name__}. Received: {self.name}={value!r}"
             )
-        if is_variable(given) and not (value is None or callable(value)):
-            value = value if tf.is_tensor(value) else self.check(value, owner)
+        value = value if tf.is_symbolic_tensor(value) else self.check(value, owner)
+        numeric = not (value is None or callable(value))
+        if is_variable(given) and numeric:
             owner.check_assigned(self.name, value)
             given.assign(value)
+            _remember(given, value)
+        elif callable(given) and numeric and not is_variable(value):
+            raise TypeError(
+                f"`{self.name}` holds {_kind(given)}, which a number does not replace: it would "
+                f"be gone without a word. Make another {type(owner).__name__} with a number. "
+                f"Received: {self.name}={value!r}"
+            )
         elif owner.built:
             raise TypeError(
                 f"`{self.name}` was built as {_kind(given)} and can't become {_kind(value)}: the "
@@ -95,18 +104,18 @@ class Hyperparameter:
         expected = f"`{self.name}` must be {self.kind.__metadata__[0]}"
         kinds = "a LearningRateSchedule, a zero-argument callable or a scalar variable"
         if is_variable(value):
-            if tuple(value.shape) or tf.as_dtype(value.dtype).is_bool:
+            dtype = tf.as_dtype(value.dtype)
+            if tuple(value.shape) or not (dtype.is_floating or dtype.is_integer):
                 raise TypeError(f"{expected}, {kinds}. {where}")
+            if tf.executing_eagerly() and not fits(_plain(value), _HOLDS[self.kind], self.dtype):
+                raise ValueError(f"{expected}, in {self.dtype}. {where}")
             return value
-        if isinstance(value, (np.ndarray, np.generic, tf.Tensor)) and value.ndim == 0:
-            value = np.asarray(value).item()
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        number = _plain(value)
+        if not is_number(number):
             raise TypeError(f"{expected}, {kinds}. {where}")
-        with contextlib.suppress(OverflowError, ValueError), np.errstate(over="ignore"):
-            stored = np.dtype(self.dtype).type(value)
-            if stored == stored and _HOLDS[self.kind](value) and _HOLDS[self.kind](stored):
-                return value if isinstance(value, (int, float)) else float(value)
-        raise ValueError(f"{expected}, in {self.dtype}. {where}")
+        if not fits(number, _HOLDS[self.kind], self.dtype):
+            raise ValueError(f"{expected}, in {self.dtype}. {where}")
+        return number if isinstance(number, (int, float)) else float(number)
 
     def bind(self, value: Any, owner: Any) -> Any:
         """The value as it is kept: a number of a live hyperparameter in a variable of its own."""
@@ -114,13 +123,15 @@ class Hyperparameter:
         if not self.live or value is None or callable(value) or is_variable(value):
             return value
         with tf.init_scope():
-            return keras.Variable(
+            variable = keras.Variable(
                 value,
                 dtype=self.dtype,
                 trainable=False,
                 aggregation="only_first_replica",
                 name=self.name,
             )
+        _remember(variable, value)
+        return variable
 
 
 @dataclass_transform(kw_only_default=True)
@@ -134,19 +145,46 @@ class Declared:
     declared: ClassVar[dict[str, Hyperparameter]] = {}
     positional: ClassVar[int] = 2
 
+    @classmethod
+    def names(cls) -> list[str]:
+        """All that instances have as hyperparameters, a wrapped optimizer's included."""
+        members = {
+            name: value for each in reversed(cls.__mro__) for name, value in vars(each).items()
+        }
+        return [name for name, value in members.items() if isinstance(value, Hyperparameter)]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        new = name not in vars(self) and not hasattr(type(self), name)
+        if new and "given" in vars(self) and not name.startswith("_"):
+            _check_spelling(self, name, value)
+        super().__setattr__(name, value)
+
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         own = {
-            name: Hyperparameter(name, kind, vars(cls)[name])
+            name: _hyperparameter(name, kind, vars(cls)[name])
             for name, kind in inspect.get_annotations(cls, eval_str=True).items()
-            if name in vars(cls) and name not in ("declared", "positional")
+            if name in vars(cls) and ClassVar not in (kind, get_origin(kind))
         }
         for name, hyperparameter in own.items():
             setattr(cls, name, hyperparameter)
         cls.declared = cls.declared | own
         cls.__signature__ = _signature(cls, own)
-        package = cls.__module__.partition(".")[0]  # a user's AdamW must not replace this one
-        keras.saving.register_keras_serializable(package)(cls)
+        registry.register(cls, "tf_decoupled", before=cls.__module__.partition(".")[0])
+
+
+def _check_spelling(owner: Declared, name: str, value: Any) -> None:
+    """Raises for a new attribute that is a hyperparameter with a typing error."""
+    similar = arguments.nearest(name, owner.names(), 0.8)
+    if similar and not isinstance(value, (list, tuple, dict)):  # as Keras's own `momentums`
+        raise AttributeError(
+            f"{type(owner).__name__} has no hyperparameter {name!r}. Did you mean `{similar}`? "
+            f"Received: {name}={value!r}"
+        )
+
+
+def _hyperparameter(name: str, kind: Any, default: Any) -> Hyperparameter:
+    return default if isinstance(default, Hyperparameter) else Hyperparameter(name, kind, default)
 
 
 def _signature(cls: type[Declared], own: dict[str, Hyperparameter]) -> inspect.Signature:
@@ -165,6 +203,37 @@ def _signature(cls: type[Declared], own: dict[str, Hyperparameter]) -> inspect.S
 
 def is_variable(value: Any) -> bool:
     return isinstance(value, (tf.Variable, keras.Variable))
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def fits(number: Any, holds: Callable[[float], bool], dtype: str = "float32") -> bool:
+    """Whether it holds of a number, also as that will be stored: 1e39 is inf in float32."""
+    with contextlib.suppress(OverflowError, ValueError), np.errstate(over="ignore"):
+        stored = np.dtype(dtype).type(number)
+        return bool(stored == stored and holds(number) and holds(stored))
+    return False
+
+
+def _plain(value: Any) -> Any:
+    """A scalar array, tensor or variable as Python's own number; anything else as it is.
+
+    A float32 is the shortest decimal that is rounded to it: 0.9, not 0.8999999761581421.
+    """
+    if is_variable(value) or (tf.is_tensor(value) and hasattr(value, "numpy")):
+        value = value.numpy()
+    if not isinstance(value, (np.ndarray, np.generic)) or value.ndim:
+        return value
+    scalar = np.asarray(value)[()]
+    return float(str(scalar)) if isinstance(scalar, np.float32) else scalar.item()
+
+
+def _remember(variable: Any, value: Any) -> None:
+    """Notes the number that a variable is given, and may round."""
+    if isinstance(variable, keras.Variable):
+        variable.as_given = None if tf.is_symbolic_tensor(value) else _plain(value)
 
 
 def resolve(value: Any, step: tf.Tensor) -> Any:
@@ -190,10 +259,40 @@ def _kind(value: Any) -> str:
 
 
 def serialize(value: Any) -> Any:
-    """What `get_config` keeps of a value: numbers as they are now, objects by Keras's scheme."""
+    """What `get_config` keeps of a value: numbers as they are now, objects by Keras's scheme.
+
+    A number is as it was given, if that is what the variable still holds, rounded or not.
+    """
     if is_variable(value):
-        return value.numpy().item()
-    return keras.saving.serialize_keras_object(value)
+        return _present(value)
+    return registry.serialize(value)
+
+
+def _present(variable: Any) -> float | int:
+    number, given = _plain(variable), getattr(variable, "as_given", None)
+    if not isinstance(number, float) or given is None:
+        return number
+    return float(given) if np.float32(given) == np.float32(number) else number
+
+
+def written(owner: "Declared", implied: dict[str, Any]) -> str:
+    """The call that makes an optimizer: its rate, and what differs from its class's defaults.
+
+    `implied`: what arguments that are left out turn into.
+    """
+    with tf.init_scope():  # variables have values there, also while a step is traced
+        names = [name for name in owner.__signature__.parameters if name in owner.declared]
+        given = {name: vars(owner.given).get(name) for name in names}
+        given = {n: _present(v) if is_variable(v) else v for n, v in given.items()}
+        implied = {n: _present(v) if is_variable(v) else v for n, v in implied.items()}
+        wrapped = [given.pop(n) for n, v in list(given.items()) if isinstance(v, Declared)]
+        told = {
+            name: value
+            for name, value in given.items()
+            if name == "learning_rate"
+            or (value != owner.declared[name].default and value != implied.get(name))
+        }
+        return arguments.call(type(owner).__name__, wrapped, told)
 
 
 class Corrections:

@@ -10,11 +10,14 @@ They combine with &, | and ~, are saved with the optimizer, and say why (`opt.de
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+
+from tf_decoupled import registry
 
 
 def path_of(variable: Any) -> str:
@@ -27,7 +30,7 @@ class Mask:
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        keras.saving.register_keras_serializable("tf_decoupled.masks")(cls)
+        registry.register(cls, "tf_decoupled.masks")
 
     def __call__(self, variable: Any) -> bool:
         raise NotImplementedError(f"{type(self).__name__} must say `variable -> bool`.")
@@ -146,6 +149,24 @@ class Exclude(Only):
         return not super().__call__(variable)
 
 
+class ExcludeSome(Exclude):
+    """As Exclude, by names that are usual: a model may lack some, and a warning says so of all."""
+
+    def patterns(self) -> Iterator[str]:
+        yield from ()
+
+    def settle(self, paths: Sequence[str]) -> None:
+        if not any(re.search(regex, path) for regex in self.regexes for path in paths):
+            warnings.warn(
+                "`exclude_from_weight_decay` leaves nothing out of the decay: no path contains "
+                f"one of `var_names`, none of {self.regexes}. The paths are: {list(paths)}",
+                stacklevel=4,
+            )
+
+    def __repr__(self) -> str:
+        return f"exclude({', '.join(map(repr, self.regexes))})"
+
+
 class AllBut(Mask):
     """All variables but these; with or without the model's name, which Keras adds at will."""
 
@@ -203,8 +224,7 @@ class Combined(Mask):
         yield from parts(self.right)
 
     def get_config(self) -> dict[str, Any]:
-        serialize = keras.saving.serialize_keras_object
-        return dict(left=serialize(self.left), right=serialize(self.right))
+        return dict(left=registry.serialize(self.left), right=registry.serialize(self.right))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Mask":
@@ -248,7 +268,7 @@ class Not(Mask):
         yield from parts(self.mask)
 
     def get_config(self) -> dict[str, Any]:
-        return dict(mask=keras.saving.serialize_keras_object(self.mask))
+        return dict(mask=registry.serialize(self.mask))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Mask":
@@ -332,7 +352,7 @@ def exclude_more(
     if variables:
         given.decay_mask = Both(AllBut(*map(path_of, variables)), given.decay_mask)
     if patterns:
-        given.decay_mask = Both(Exclude(*patterns), given.decay_mask)
+        given.decay_mask = Both(ExcludeSome(*patterns), given.decay_mask)
 
 
 def reason(mask: Callable[[Any], bool], variable: Any) -> str:

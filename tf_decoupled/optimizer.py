@@ -13,7 +13,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_decoupled import accumulation, decay, guards, masks, precision, replicas, rows, transforms
+from tf_decoupled import (
+    accumulation,
+    arguments,
+    decay,
+    guards,
+    masks,
+    precision,
+    replicas,
+    rows,
+    transforms,
+)
 from tf_decoupled.accumulation import Accumulating
 from tf_decoupled.averages import Averaged
 from tf_decoupled.checkpoints import Checkpointed, Layout
@@ -28,6 +38,7 @@ from tf_decoupled.hyperparameters import (
     is_variable,
     namespace,
     resolve,
+    written,
 )
 from tf_decoupled.math import global_norm
 from tf_decoupled.restoring import Restored
@@ -105,7 +116,7 @@ class Optimizer(
 
     learning_rate: Scalar = 1e-3
     weight_decay: Scalar = 0.0
-    decay_coupling: str | None = None
+    decay_coupling: str | None = decay.Coupling("decay_coupling", str | None, None)
     decay_mask: Any = None
     base_learning_rate: Scalar = None
     clipnorm: Positive = None
@@ -127,12 +138,12 @@ class Optimizer(
     sparse: str = "exact"
     jit_compile: bool | str = "auto"
 
+    gradient_norm = None  # a counter, with `track_gradient_norm`
+
     masked = ("decay",)  # the hyperparameters that are zero where the mask leaves a variable out
 
     def __init__(self, *args: Any, **kwargs: Any):
-        arguments = self.__signature__.bind(*args, **kwargs)
-        arguments.apply_defaults()
-        given = dict(arguments.arguments)
+        given = arguments.bind(type(self), args, kwargs, self.names())
         # Keras makes no variable of its own for a callable rate; ours is made like all the others.
         rate, name = lambda: self.learning_rate, given.pop("name")
         keras.optimizers.Optimizer.__init__(self, learning_rate=rate, name=name)
@@ -140,6 +151,7 @@ class Optimizer(
         for argument, value in given.items():
             if value is not None or not self.declared[argument].live:  # None may mean a default
                 given[argument] = self.declared[argument].check(value, self)
+        self.base_is_told = given.get("base_learning_rate") is not None
         given = self.interpret(given)
         self.constructed_with = MappingProxyType({n: _word_for(v) for n, v in given.items()})
         self.given, self.added = tf.Module(name="given"), tf.Module(name="added")
@@ -158,6 +170,12 @@ class Optimizer(
         self.layout = Layout(self)
         self.begin_restoring()
         self.update_cells = replicas.compiled(self._update_cells, self.jit_compile)
+
+    def __repr__(self) -> str:
+        if "given" not in vars(self):
+            return object.__repr__(self)
+        base = vars(self.given).get("learning_rate")
+        return written(self, dict(decay_mask=masks.everything, base_learning_rate=base))
 
     @property
     def iterations(self) -> keras.Variable:
@@ -353,7 +371,12 @@ class Optimizer(
 
     def apply_gradients(self, grads_and_vars: Any) -> keras.Variable:
         """`apply` of pairs, as Keras has it; returns `iterations`."""
-        super().apply_gradients(grads_and_vars)
+        pairs = list(grads_and_vars)
+        if not pairs:
+            raise ValueError(
+                "`apply_gradients` needs at least one (gradient, variable) pair. Received: none"
+            )
+        super().apply_gradients(pairs)
         return self.iterations
 
     def check_assigned(self, name: str, value: Any, replaced: bool = False) -> None:
@@ -363,6 +386,7 @@ class Optimizer(
         if not replaced:
             return
         transforms.check_clip(vars(self.given) | {name: value})
+        decay.check_replaced(vars(self.given), name, value)
         if name == "loss_scale_factor":  # Keras's LossScaleOptimizer around this one takes it away
             self.scale_is_settled = True
         counted = ("gradient_accumulation_steps", "max_consecutive_skips")
@@ -372,6 +396,8 @@ class Optimizer(
                 f"`{name}` shapes the optimizer and can only get another number. Make another "
                 f"{type(self).__name__}. Received: {name}={value!r}"
             )
+        if name == "learning_rate" and not self.base_is_told:
+            self.given.base_learning_rate = None  # it was the number that goes
 
     def innermost(self) -> "Optimizer":
         """The optimizer whose rate, decay, mask and clips count: itself, unless it wraps one."""
@@ -450,7 +476,8 @@ class Optimizer(
     ) -> None:
         """Leaves variables, and paths in which one of the patterns is found, out of the decay.
 
-        As in Keras, before the first step; calls add up, and are saved with the mask.
+        As in Keras, before the first step; calls add up, and are saved with the mask. Patterns
+        that are found in no path are as good as absent; where all of them are, a warning says so.
         """
         masks.exclude_more(self, self.innermost().given, var_list, var_names)
 
@@ -495,6 +522,11 @@ def _checked(g: Any, cell: Cell) -> Any:
 
 def _check(variable: Any) -> None:
     """Raises for variables that the engine can't update rightly."""
+    if not hasattr(variable, "dtype") or not hasattr(variable, "assign"):
+        raise TypeError(
+            "An optimizer is built on variables, as `opt.build(model.trainable_variables)`. "
+            f"Received: {variable!r} among them"
+        )
     dtype, path = tf.as_dtype(variable.dtype), masks.path_of(variable)
     if not isinstance(tf_variable(variable), tf.Variable):
         raise NotImplementedError(

@@ -9,7 +9,6 @@ the next step, without a retrace; the configuration keeps the value that it has 
 
 import itertools
 import math
-import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
@@ -22,8 +21,12 @@ import tensorflow as tf
 from keras.optimizers.schedules import ExponentialDecay, LearningRateSchedule
 from typing_extensions import dataclass_transform
 
+from tf_decoupled import registry
+from tf_decoupled.hyperparameters import fits, is_number
+
 Variable = (tf.Variable, keras.Variable)
 LAST_STEP = 2**31
+MOST_STEPS = 2**62  # sums of two are still int64
 MOST_CYCLES = 2**14
 
 
@@ -31,16 +34,22 @@ MOST_CYCLES = 2**14
 
 
 def _number(where, value, words="at least 0", ok=lambda x: x >= 0):
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if not is_number(value):
         raise TypeError(f"{where} must be a number. Received: {value!r}")
-    if not (math.isfinite(value) and ok(value)):
+    if not fits(value, lambda x: math.isfinite(x) and ok(x)):
+        words += ", in float32" if ok(value) and value != math.inf else ""
         raise ValueError(f"{where} must be {words}. Received: {value!r}")
     return float(value)
 
 
 def _whole(where, value, least):
-    words = f"a whole number of steps, at least {least}"
-    return int(_number(where, value, words, lambda x: x == int(x) and x >= least))
+    if not is_number(value):
+        raise TypeError(f"{where} must be a number. Received: {value!r}")
+    if not fits(value, lambda x: x == int(x) and least <= x < MOST_STEPS, "int64"):
+        words = f"a whole number of steps, at least {least}"
+        words += " and below 2**62" if MOST_STEPS <= value < math.inf else ""
+        raise ValueError(f"{where} must be {words}. Received: {value!r}")
+    return int(value)
 
 
 def _rate(where, value):
@@ -179,7 +188,7 @@ class Schedule(LearningRateSchedule):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        keras.saving.register_keras_serializable("tf_decoupled")(dataclass(eq=False)(cls))
+        registry.register(dataclass(eq=False)(cls), "tf_decoupled")
 
     def __post_init__(self):
         self.name = self.name or type(self).__name__

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_decoupled import decay, masks, replicas
+from tf_decoupled import decay, masks, registry, replicas
 from tf_decoupled.hyperparameters import Hyperparameter, Scalar, resolve, serialize
 from tf_decoupled.optimizer import Optimizer
 from tf_decoupled.state import tf_variable
@@ -24,6 +24,7 @@ class DecoupledDecay:
     """
 
     keras_class: type
+    decay_variable: Any = None
     weight_decay = Hyperparameter("weight_decay", Scalar, 0.0)
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -60,16 +61,23 @@ class DecoupledDecay:
         variable.assign_sub(tf.cast(self.decay_at(learning_rate), θ.dtype) * θ)
 
     def check_assigned(self, name: str, value: Any, replaced: bool = False) -> None:
-        """Any decay may follow another, and replace another kind before the build."""
+        """Any decay may follow another, and before the build replace another kind."""
+        if replaced:
+            decay.check_replaced(vars(self.given), name, value)
+
+    @property
+    def variables(self) -> list:
+        """Keras's, without that of a decay which was replaced before the build."""
+        old = self.decay_variable
+        return [v for v in super().variables if v is not old or v is self.given.weight_decay]
 
     def decay_at(self, learning_rate: Any) -> tf.Tensor:
         """κ_t of this step, in float32."""
         base = self.given.base_learning_rate
         base = decay.base_rate(self.given.learning_rate) if base is None else base
         λ = tf.cast(resolve(self.given.weight_decay, self.iterations), tf.float32)
-        return decay.COUPLINGS[self.given.decay_coupling](
-            tf.cast(learning_rate, tf.float32), base, λ
-        )
+        coupling = decay.coupling(self.given.decay_coupling, self.given.weight_decay)
+        return decay.COUPLINGS[coupling](tf.cast(learning_rate, tf.float32), base, λ)
 
     def exclude_from_weight_decay(
         self, var_list: Sequence | None = None, var_names: Sequence[str] | None = None
@@ -87,6 +95,15 @@ class DecoupledDecay:
             keras.saving.deserialize_keras_object, custom_objects=custom_objects
         )
         return cls(**{k: load(v) if isinstance(v, dict) else v for k, v in config.items()})
+
+    def __reduce__(self) -> tuple:
+        """As Keras copies and pickles optimizers; the class is made again from Keras's."""
+        load, saved = super().__reduce__()
+        return _loaded, (self.keras_class, load.__name__, saved)
+
+
+def _loaded(keras_class: type, method: str, saved: tuple) -> Any:
+    return getattr(decouple(keras_class), method)(*saved)
 
 
 @functools.cache
@@ -113,10 +130,7 @@ def decouple(keras_class: type[keras.optimizers.Optimizer]) -> type[keras.optimi
         raise TypeError(
             f"{keras_class.__name__} has decoupled weight decay already: pass `weight_decay=`."
         )
-    if "inner_optimizer" in inspect.signature(keras_class).parameters or not {
-        "learning_rate",
-        "weight_decay",
-    } <= set(inspect.signature(keras_class).parameters):
+    if not _has_own_decay(keras_class):
         raise TypeError(
             f"{keras_class.__name__} has no rate and decay of its own: decouple the class of the "
             "optimizer inside it."
@@ -124,4 +138,19 @@ def decouple(keras_class: type[keras.optimizers.Optimizer]) -> type[keras.optimi
     name = f"Decoupled{keras_class.__name__}"
     body = {"keras_class": keras_class, "__doc__": f"{keras_class.__name__}, decoupled."}
     cls = type(name, (DecoupledDecay, keras_class), body)
-    return keras.saving.register_keras_serializable("tf_decoupled")(cls)
+    if keras_class.__module__.partition(".")[0] != "keras":
+        cls.__module__ = keras_class.__module__
+    return registry.register(cls, "tf_decoupled")
+
+
+def _has_own_decay(keras_class: type) -> bool:
+    parameters = inspect.signature(keras_class).parameters
+    return "inner_optimizer" not in parameters and {"learning_rate", "weight_decay"} <= {
+        *parameters
+    }
+
+
+# Keras's own are made on import, and stand here by name, so that files and pickles find them.
+for _name, _class in vars(keras.optimizers).items():
+    if inspect.isclass(_class) and _class.__name__ == _name and _has_own_decay(_class):
+        globals()[f"Decoupled{_name}"] = decouple(_class)

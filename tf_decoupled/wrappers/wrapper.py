@@ -1,6 +1,6 @@
 """Wrapper: what rules around other rules share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from tf_decoupled.hyperparameters import Hyperparameter
@@ -14,7 +14,7 @@ class Forwarded(Hyperparameter):
     def __get__(self, owner, cls=None):
         if owner is None or "given" not in vars(owner):
             return self.default
-        return self.present(owner.innermost().given, owner.iterations)
+        return getattr(owner.innermost(), self.name)
 
     def __set__(self, owner, value) -> None:
         if "given" in vars(owner):
@@ -53,6 +53,11 @@ class Wrapper(Optimizer):
             )
         return given
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        for optimizer in wrapped(self):
+            optimizer.updates = self.updates  # what a schedule shows there must be of this step
+
     def innermost(self) -> Optimizer:
         return self.inner.innermost()
 
@@ -61,11 +66,14 @@ class Wrapper(Optimizer):
         return inner | self.live_hyperparameters_at(step) | {"inner": inner}
 
     def hyperparameters_of(self, cell: Cell, h: dict[str, Any]) -> dict[str, Any]:
-        return h | {"inner": self.inner.hyperparameters_of(cell, h["inner"])}
+        inner = self.inner.hyperparameters_of(cell, h["inner"])
+        own = {name: h[name] for name in self.declared if name in h}
+        return super().hyperparameters_of(cell, h | inner | own | {"inner": inner})
 
     def build(self, variables: Sequence) -> None:
         super().build(variables)
-        self.inner.built = self.innermost().built = True
+        for optimizer in wrapped(self):
+            optimizer.built = True
 
     def live_hyperparameters(self) -> dict[str, tuple[Any, Hyperparameter]]:
         inner = self.inner.live_hyperparameters()
@@ -73,6 +81,13 @@ class Wrapper(Optimizer):
 
     def kind(self) -> str:
         return f"{super().kind()}({self.inner.kind()})"
+
+
+def wrapped(optimizer: Optimizer) -> Iterator[Optimizer]:
+    """The optimizers inside a wrapper, from the outside in."""
+    while isinstance(optimizer, Wrapper):
+        optimizer = optimizer.inner
+        yield optimizer
 
 
 for _name, _hyperparameter in Optimizer.declared.items():

@@ -1,0 +1,88 @@
+"""How a constructor is called: what a wrong call is told, and how a call is written."""
+
+import difflib
+import inspect
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from keras.optimizers.schedules import LearningRateSchedule
+
+# Names that other libraries and other versions of Keras have.
+INSTEAD = {
+    "lr": "The rate is called `learning_rate`.",
+    "decay": "For a rate that falls, give `learning_rate` a schedule, such as "
+    "td.schedules.Linear(1e-3, 10_000). Weight decay is called `weight_decay`.",
+    "betas": "They are called `beta_1` and `beta_2`.",
+}
+
+
+def bind(
+    cls: type, args: Sequence, kwargs: Mapping[str, Any], of_inner: Collection[str] = ()
+) -> dict[str, Any]:
+    """The arguments by name, defaults included; TypeError says what a wrong call should be.
+
+    `of_inner`: arguments of the optimizer inside of a wrapper.
+    """
+    parameters = inspect.signature(cls).parameters
+    first = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    if len(args) > len(first):
+        raise TypeError(
+            f"{cls.__name__} takes {len(first)} positional argument{'s' * (len(first) > 1)}, "
+            f"{_quoted(first)}. Give all others by name. Received: "
+            f"{call(cls.__name__, args, kwargs)}"
+        )
+    for name, value in kwargs.items():
+        if name not in parameters:
+            told = _instead(name, parameters, of_inner)
+            raise TypeError(
+                f"{cls.__name__} got an unexpected keyword argument {name!r}. {told} "
+                f"Received: {name}={value!r}"
+            )
+    arguments = inspect.signature(cls).bind(*args, **kwargs)
+    arguments.apply_defaults()
+    return dict(arguments.arguments)
+
+
+def _instead(name: str, known: Collection[str], of_inner: Collection[str]) -> str:
+    if name in of_inner:
+        return "It is an argument of the optimizer that is wrapped: give it to that one."
+    if name in INSTEAD:
+        return INSTEAD[name]
+    similar = nearest(name, known, 0.6)
+    return f"Did you mean `{similar}`?" if similar else f"Known are {_quoted(known)}."
+
+
+def nearest(name: str, known: Collection[str], cutoff: float) -> str | None:
+    """The known name that is most like this one, if one is like it."""
+    return next(iter(difflib.get_close_matches(name, known, 1, cutoff)), None)
+
+
+def call(name: str, args: Iterable, kwargs: Mapping[str, Any]) -> str:
+    """The call as one writes it: "AdamW(0.1, beta_1=0.8)"."""
+    named = [f"{name}={shown(value)}" for name, value in kwargs.items()]
+    return f"{name}({', '.join([*map(shown, args), *named])})"
+
+
+def shown(value: Any) -> str:
+    """A value as one writes it, objects with a configuration as the call that makes them."""
+    if inspect.isfunction(value):
+        return value.__name__
+    if isinstance(value, dict) and "class_name" in value:
+        return _made_of(value["class_name"], value["config"])
+    if isinstance(value, LearningRateSchedule) or type(value).__repr__ is object.__repr__:
+        try:
+            return _made_of(type(value).__name__, value.get_config())
+        except (AttributeError, NotImplementedError):
+            return f"{type(value).__name__}(...)"
+    return repr(value)
+
+
+def _made_of(name: str, config: Any) -> str:
+    if not isinstance(config, dict):
+        return str(config)
+    told = {k: v for k, v in config.items() if k != "name" and v is not None}
+    return call(name, (), told)
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
