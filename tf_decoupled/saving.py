@@ -97,7 +97,7 @@ class Saved:
     def load_own_variables(self, store: Any) -> None:
         """Keras's hook; what comes before the build is loaded, as strictly, at the build."""
         state = {name.replace("|", "/"): np.asarray(store[name]) for name in list(store.keys())}
-        self.settle_scale()
+        self.scale_as_saved(state)
         if self.built or not has_slots(state):
             self.set_state(state)
         else:
@@ -119,7 +119,7 @@ class Saved:
             return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
 
         optimizer = cls(**{name: load(value) for name, value in config.items()})
-        optimizer.scale_is_settled = True
+        optimizer.state_may_follow = True
         return optimizer
 
 
