@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "precision": set(),
     "state": {"precision"},
     "masks": set(),
+    "keras_hooks": set(),
     "replicas": set(),
     "schedules": set(),
     "hyperparameters": set(),
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "importers": {"masks", "state", "optimizer", "optimizers", "hyperparameters"},
     "optimizer": {
         *("state", "saving", "decay", "masks", "transforms", "replicas", "hyperparameters"),
-        *("precision", "guards", "accumulation", "averages", "rows", "math"),
+        *("precision", "guards", "accumulation", "averages", "rows", "math", "keras_hooks"),
     },
     "optimizers": {"optimizer", "state", "math", "schedules", "hyperparameters"},
     "wrappers": {"optimizer", "replicas", "state", "math", "decay", "masks", "hyperparameters"},

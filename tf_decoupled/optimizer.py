@@ -27,6 +27,7 @@ from tf_decoupled.hyperparameters import (
     namespace,
     resolve,
 )
+from tf_decoupled.keras_hooks import Refusing
 from tf_decoupled.math import global_norm
 from tf_decoupled.rows import RowWise
 from tf_decoupled.saving import Saved
@@ -45,6 +46,7 @@ PLANNED = ("gradient_transforms", "state_dtype")
 
 
 class Optimizer(
+    Refusing,
     Saved,
     Guarded,
     Accumulating,
