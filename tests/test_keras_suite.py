@@ -69,8 +69,12 @@ FOREIGN = (
 
 
 class Difference(NamedTuple):
-    """Why tests fail here on purpose, and words of the error that they fail with."""
+    """Why tests fail here on purpose, and words of the error that they fail with.
 
+    `row` of docs/differences-from-keras.md says it to users.
+    """
+
+    row: str
     reason: str
     words: str
     tests: tuple[str, ...]
@@ -85,6 +89,7 @@ SPARSE = ("adafactor", "adam", "adam_amsgrad", "adamw", "adamw_amsgrad", "lion")
 SPARSE += ("sgd", "sgd_momentum", "sgd_momentum_nesterov")
 DIFFERENCES = [
     Difference(
+        "private",
         "They call `_clip_gradients`, a private method; here clipping is part of the compiled step",
         "A Keras Variable cannot be used as a boolean",
         (
@@ -94,16 +99,19 @@ DIFFERENCES = [
         ),
     ),
     Difference(
+        "private",
         "Averages are kept elsewhere, and the second one isn't 0.9 of the first: it is corrected",
         "SwapEMAWeights reads the averages of Keras's own optimizers",
         ("AdamTest.test_ema", "OptimizerTest.test_ema", "OptimizerTest.test_ema_with_model_fit"),
     ),
     Difference(
+        "average",
         "Averages are corrected for their start",
         "DESIRED: array([-0.099966,  0.900017]",
         ("AdamTest.test_ema_overwrite_frequency",),
     ),
     Difference(
+        "float64",
         "NumPy's ones make float64 variables, which are refused: the mathematics is in float32",
         "Variables must be float32",
         (
@@ -112,51 +120,61 @@ DIFFERENCES = [
         ),
     ),
     Difference(
+        "limits",
         "Momentum 1 never forgets and is refused with -1 and 2; the error has other words",
         "`momentum` must be a number in [0, 1)",
         ("SGDTest.test_invalid_momentum",),
     ),
     Difference(
+        "limits",
         "Lion's β₁ may be 0 here, which is sign descent; for others the error has other words",
         "`beta_1` must be a number in [0, 1)",
         ("LionTest.test_invalid_beta_1",),
     ),
     Difference(
+        "no-decay",
         "No decay may be written as None for AdamW too, as for all others in Keras",
         "ValueError not raised",
         ("AdamWTest.test_weight_decay_is_none",),
     ),
     Difference(
+        "variables",
         "Each hyperparameter that is a number is a variable, so that it is live and saved",
         "AssertionError: 7 != 2",
         ("SGDTest.test_single_step",),
     ),
     Difference(
+        "variables",
         "Each hyperparameter that is a number is a variable, so that it is live and saved",
         "AssertionError: 9 != 2",
         ("OptimizerTest.test_setting_lr_to_callable_untracks_lr_var",),
     ),
     Difference(
+        "lamb-decay",
         "LAMB's decay is inside of the trust ratio: a gradient of 0 doesn't shrink θ by lr λ θ",
         "DESIRED: array(1.976096)",
         ("LambTest.test_weight_decay",),
     ),
     Difference(
+        "adafactor-arguments",
         "Adafactor has `decay_exponent`, and a schedule for the relative step",
         "unexpected keyword argument 'beta_2_decay'",
         each("test_config", "Adafactor") + each("test_correctness_with_golden", "Adafactor"),
     ),
     Difference(
+        "words",
         "Two clips at once are refused in other words",
         "Only one of `clipnorm`, `clipvalue`, `global_clipnorm` can be set",
         ("OptimizerTest.test_clip_args",),
     ),
     Difference(
+        "private",
         "It reads a private attribute; sums of gradients are among the optimizer's slots",
         "no attribute '_accumulated_gradients'",
         ("OptimizerTest.test_gradient_accumulation",),
     ),
     Difference(
+        "overwrite",
         "Variables that are overwritten with their gradient (float8) are refused",
         "Variables that are overwritten with their gradient",
         (
@@ -166,22 +184,26 @@ DIFFERENCES = [
         ),
     ),
     Difference(
+        "words",
         "State for an optimizer that isn't built is refused in other words",
         "`set_weights` needs 9 arrays",
         ("OptimizerTest.test_set_weights",),
     ),
     Difference(
+        "fixed-scale",
         "Gradients that were never scaled are not divided by the loss scale: that raises",
         "The gradients will be divided by the loss scale",
         ("OptimizerTest.test_static_loss_scaling",),
     ),
     Difference(
+        "loss-scale-class",
         "These optimizers scale losses themselves, so they are LossScaleOptimizers without another "
         "one inside; and rows of sparse gradients are assigned inside of the compiled step",
         "no attribute 'inner_optimizer'",
         tuple(f"OptimizerSparseTest.test_sparse_gradients_{name}" for name in SPARSE),
     ),
     Difference(
+        "private",
         "Variables are assigned inside of the compiled step, not by Keras's `assign`",
         "directly on a variable",
         ("OptimizerSparseTest.test_sparse_gradients_loss_scale_optimizer_sgd",),
@@ -222,6 +244,11 @@ def cases():
 
 
 CASES = cases()
+
+
+def test_each_difference_stands_on_the_page_for_users():
+    page = (pathlib.Path(__file__).parents[1] / "docs/differences-from-keras.md").read_text()
+    assert not [d.row for d in DIFFERENCES if f'<a id="{d.row}"></a>' not in page]
 
 
 @pytest.mark.parametrize("name", CASES)
