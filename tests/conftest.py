@@ -23,3 +23,7 @@ def seeds_and_names():
     """Every test starts from the same seeds and from Keras's first automatic names."""
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "requires_trainable_backend: a mark of Keras's own tests")

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "precision": set(),
     "state": {"precision"},
     "masks": {"registry"},
+    "keras_hooks": set(),
     "replicas": set(),
     "schedules": {"hyperparameters", "registry"},
     "arguments": set(),
@@ -43,7 +44,7 @@ MAY_IMPORT = {
     "optimizer": {
         *("state", "saving", "restoring", "checkpoints", "decay", "masks", "transforms"),
         *("replicas", "hyperparameters", "arguments"),
-        *("precision", "guards", "accumulation", "averages", "rows", "math"),
+        *("precision", "guards", "accumulation", "averages", "rows", "math", "keras_hooks"),
     },
     "optimizers": {"optimizer", "state", "math", "schedules", "hyperparameters"},
     "wrappers": {

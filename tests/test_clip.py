@@ -10,12 +10,12 @@ import tf_decoupled as td
 SHAPES = [(3, 4), (5,)]
 
 
-def clipped(grads, **clip):
+def clipped(grads, optimizer=None, **clip):
     """What is left of the gradients: plain SGD at rate 1 from zero, negated."""
     zeros = variables(SHAPES)
     for v in zeros:
         v.assign(tf.zeros_like(v))
-    optimizer = td.SGD(1.0, **clip)
+    optimizer = optimizer or td.SGD(1.0, **clip)
     return [-p for p in run(optimizer, zeros, [grads], graph=True)]
 
 
@@ -60,7 +60,8 @@ def test_a_zero_gradient_stays_zero():
 
 def test_the_loss_scale_is_taken_out_before_the_clip():
     (grads,) = gradients(SHAPES, steps=1)
-    scaled = clipped([g * 1024 for g in grads], loss_scale_factor=1024.0, global_clipnorm=1.0)
+    optimizer = td.SGD(1.0, loss_scale_factor=1024.0, global_clipnorm=1.0)
+    scaled = clipped([float(optimizer.scale_loss(tf.constant(1.0))) * g for g in grads], optimizer)
     for a, b in zip(scaled, clipped(grads, global_clipnorm=1.0), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
     assert float(td.SGD(loss_scale_factor=8.0).scale_loss(tf.constant(2.0))) == 16.0

@@ -1,5 +1,7 @@
 """skip_nonfinite: a step with a NaN or inf anywhere changes nothing, and is counted."""
 
+import contextlib
+import copy
 import functools
 
 import keras
@@ -209,25 +211,140 @@ def test_compile_under_mixed_float16_ends_up_with_this_loss_scale(tmp_path):
     assert float(again.dynamic_scale.numpy()) == 2.0**15
 
 
-def test_another_policy_changes_nothing_about_an_optimizer_that_was_configured():
+@contextlib.contextmanager
+def mixed_float16():
+    """The global policy that Keras wraps optimizers for."""
     policy = keras.config.dtype_policy()
-    saved = td.AdamW(0.1).get_config()
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        run(td.AdamW.from_config(saved), variables(), gradients(steps=1))
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def test_a_scale_that_was_turned_off_stays_off_under_mixed_float16():
+    with mixed_float16():
         run(td.AdamW(loss_scale=1.0), variables(), gradients(steps=1))
-        with pytest.raises(ValueError, match=r"opt.scale_loss\(loss\)"):
-            run(td.AdamW(), variables(), gradients(steps=1))
+        run(again(td.AdamW(loss_scale=1.0)), variables(), gradients(steps=1))
         around = keras.optimizers.LossScaleOptimizer(
             td.AdamW(0.1, loss_scale=1.0), initial_scale=4.0
         )
         trainable = variables()
         run(around, trainable, [[4.0 * g for g in gs] for gs in gradients(steps=3)], graph=True)
-    finally:
-        keras.config.set_dtype_policy(policy)
     expected = run(td.AdamW(0.1), variables(), gradients(steps=3), graph=True)
     for v, e in zip(trainable, expected, strict=True):
         np.testing.assert_allclose(v.numpy(), e, rtol=1e-6, atol=1e-7)
+
+
+def again(optimizer):
+    return type(optimizer).from_config(optimizer.get_config())
+
+
+def built(optimizer):
+    optimizer.build(variables())
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: td.AdamW(jit_compile=False),
+        lambda: again(td.AdamW(jit_compile=False)),
+        lambda: copy.deepcopy(td.AdamW(jit_compile=False)),
+        lambda: copy.deepcopy(built(td.AdamW(jit_compile=False))),
+        lambda: keras.optimizers.get(
+            keras.optimizers.serialize(td.Lookahead(td.AdamW(jit_compile=False)))
+        ),
+    ],
+    ids=["fresh", "from_config", "deepcopy", "deepcopy of a built one", "a wrapper, from_config"],
+)
+def test_an_optimizer_that_was_made_again_scales_under_mixed_float16_as_a_fresh_one(make):
+    optimizer, trainable = make(), variables()
+    with mixed_float16():
+        optimizer.build(trainable)
+        with pytest.raises(ValueError, match=r"opt.scale_loss\(loss\)"):
+            optimizer.apply([tf.convert_to_tensor(v) for v in trainable], trainable)
+        assert float(optimizer.scale_loss(tf.constant(1.0))) == 2.0**15
+    assert optimizer.get_state()["dynamic_scale"] == 2.0**15
+    optimizer.apply([tf.convert_to_tensor(v) for v in trainable], trainable)
+
+
+def test_what_trained_without_a_scale_resumes_without_one_bit_for_bit(tmp_path):
+    x, y = small_data()
+    model = small_model()
+    model.compile(td.AdamW(0.01, jit_compile=False), "mse")
+    model.fit(x, y, batch_size=32, shuffle=False, verbose=0)
+    model.save(tmp_path / "model.keras")
+    with mixed_float16():
+        resumed = keras.models.load_model(tmp_path / "model.keras")
+        for each in (model, resumed):
+            each.fit(x, y, batch_size=32, shuffle=False, verbose=0)
+    assert resumed.optimizer.dynamic_scale is None
+    for a, b in zip(model.weights, resumed.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def float16_model(policy):
+    layers = [
+        keras.layers.Dense(
+            1, use_bias=False, kernel_initializer="ones", activation="sigmoid", dtype=policy
+        )
+        for _ in range(15)
+    ]
+    return keras.Sequential([keras.Input((1,)), *layers])
+
+
+def test_a_model_with_a_mixed_float16_policy_of_its_own_is_scaled_in_fit():
+    model = float16_model("mixed_float16")
+    model.compile(td.SGD(1e9, jit_compile=False), "mse")
+    model.fit(np.ones((1, 1)), np.ones((1, 1)), verbose=0)
+    assert float(model.layers[0].kernel.numpy()[0, 0]) != 1.0
+    assert model.optimizer.get_config()["loss_scale"]["class_name"] == "DynamicLossScale"
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_model_without_float16_is_not_scaled_though_its_data_are_float16(policy):
+    model = float16_model(policy)
+    model.compile(td.SGD(0.1, jit_compile=False), "mse")
+    model.fit(np.ones((1, 1), "float16"), np.ones((1, 1), "float16"), verbose=0)
+    assert model.optimizer.dynamic_scale is None
+
+
+def test_float16_inside_of_a_function_of_its_own_is_seen_and_a_scale_turned_off_is_respected():
+    v = keras.Variable([[2.0]])
+
+    @tf.function
+    def inner(x):
+        return tf.cast(tf.matmul(tf.cast(x, "float16"), tf.constant([[1.0]], "float16")), "float32")
+
+    def scaled(optimizer):
+        return float(tf.function(lambda: optimizer.scale_loss(inner(v.value)))()[0, 0])
+
+    assert scaled(td.SGD()) == 2.0**16
+    assert scaled(td.SGD(loss_scale=1)) == 2.0
+
+
+def test_what_went_on_unscaled_is_not_scaled_later_but_says_so():
+    v, optimizer = keras.Variable([1.0]), td.SGD(jit_compile=False)
+    optimizer.apply([tf.constant([1.0])], [v])
+    x = tf.constant([[1.0]], "float16")
+    half = tf.function(lambda: optimizer.scale_loss(tf.cast(tf.matmul(x, x), "float32")))
+    with pytest.warns(UserWarning, match=r'goes on without a loss scale.*`loss_scale="dynamic"`'):
+        half()
+    assert optimizer.dynamic_scale is None
+
+
+@pytest.mark.parametrize("argument", ["loss_scale", "loss_scale_factor"])
+def test_a_number_as_loss_scale_raises_too_if_no_loss_was_multiplied_by_it(argument):
+    optimizer, v = td.SGD(1.0, jit_compile=False, **{argument: 1024.0}), keras.Variable([1.0])
+    with pytest.raises(ValueError, match=r"`opt.scale_loss\(loss\)`.*Received: loss_scale=1024"):
+        optimizer.apply([tf.constant([1024.0])], [v])
+    step = tf.function(lambda: optimizer.apply([tf.constant([1024.0])], [v]))
+    with pytest.raises(ValueError, match="Received: loss_scale=1024"):
+        step()
+    assert v.numpy() == 1.0
+    optimizer.apply([optimizer.scale_loss(tf.constant([1.0]))], [v])
+    assert v.numpy() == 0.0
 
 
 def test_a_variable_without_a_gradient_is_not_blamed():

@@ -2,6 +2,7 @@
 
 import functools
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -418,3 +419,46 @@ def test_embeddings_are_laid_out_alike_and_what_can_not_be_told_needs_a_layout()
     ours, entries = built(td.SGD(1.0, momentum=0.9), [own]), {"w": {"momentum_buffer": array}}
     state = importers.torch_state(entries, ours, {"own": "w"}, layout=lambda v, a: a + 1)
     np.testing.assert_array_equal(state["own:m"], array + 1)
+
+
+def link(file, kind):
+    """Puts in the place of the first slot, or of all variables, what lies in another file."""
+    elsewhere, variables = file.filename.replace("linked", "elsewhere"), file["optimizer/vars"]
+    shape = variables["2"].shape
+    with h5py.File(elsewhere, "w") as other:
+        other["secret"] = np.ones(shape, "float32")
+        other.create_group("all")
+    if kind == "the group elsewhere":
+        del file["optimizer/vars"]
+        file["optimizer/vars"] = h5py.ExternalLink(elsewhere, "all")
+        return
+    del variables["2"]
+    if kind == "external link":
+        variables["2"] = h5py.ExternalLink(elsewhere, "secret")
+    elif kind == "soft link":
+        variables["2"] = h5py.SoftLink("/optimizer/vars/3")
+    elif kind == "external storage":
+        variables.create_dataset(
+            "2", shape, "float32", external=[(elsewhere, 0, h5py.h5f.UNLIMITED)]
+        )
+    else:
+        layout = h5py.VirtualLayout(shape, "float32")
+        layout[:] = h5py.VirtualSource(elsewhere, "secret", shape)
+        variables.create_virtual_dataset("2", layout)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["external link", "soft link", "external storage", "virtual dataset", "the group elsewhere"],
+)
+def test_a_weights_file_brings_its_own_numbers_and_reads_no_other_file(kind, tmp_path):
+    path = stored(trained(keras_rule("Adam")()), "begun.weights.h5", tmp_path)
+    with h5py.File(path, "r+") as file, h5py.File(tmp_path / "linked.weights.h5", "w") as linked:
+        file.copy("optimizer", linked)
+        link(linked, kind)
+    ours = built(td.Adam(0.001, epsilon_hat=True, **PLAIN))
+    before = ours.get_state()
+    words = r"own numbers only.*linked.weights.h5.*optimizer/vars"
+    with pytest.raises(ValueError, match=words):
+        importers.keras_state(str(tmp_path / "linked.weights.h5"), ours)
+    assert all(np.array_equal(before[name], value) for name, value in ours.get_state().items())

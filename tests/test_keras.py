@@ -1,6 +1,7 @@
 """Beside Keras: the same numbers where we promise them, and `decouple` for its own classes."""
 
 import copy
+import inspect
 import os
 import pathlib
 import pickle
@@ -14,6 +15,7 @@ import tensorflow as tf
 from cases import gradients, run, small_data, small_model, variables
 
 import tf_decoupled as td
+from tf_decoupled import keras_hooks
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])
@@ -294,3 +296,62 @@ def test_decoupled_namesakes_do_not_replace_each_other():
     classes = [td.decouple(cls) for cls in (keras.optimizers.RMSprop, *classes)]
     saved = [keras.saving.serialize_keras_object(cls()) for cls in classes]
     assert [loaded(each) for each in saved] == classes
+
+
+def overriding(name, base=td.AdamW):
+    return type("Mine", (base,), {name: lambda self, *args, **kwargs: None})
+
+
+@pytest.mark.parametrize(
+    "name,instead",
+    [
+        ("update_step", "override `update` or `step`"),
+        ("_apply_weight_decay", "`decay_mask` and `decay_coupling`"),
+        ("_clip_gradients", "`clipnorm`, `clipvalue` or `global_clipnorm`"),
+        ("_get_current_learning_rate", "a schedule as `learning_rate`"),
+    ],
+)
+def test_overriding_what_this_engine_never_calls_raises_and_says_what_to_do(name, instead):
+    words = rf"never calls `{name}`.*{instead}.*Received: Mine\.{name}"
+    with pytest.raises(TypeError, match=words):
+        overriding(name)
+    with pytest.raises(TypeError, match=words):  # by way of a mixin
+        type("Mine", (type("Mixin", (), {name: print}), td.Lookahead), {})
+    assert keras.saving.get_registered_object(f"{__name__}>Mine") is None
+
+
+def test_each_method_of_kerass_optimizer_is_ours_or_refused_or_serves_its_caller():
+    theirs = keras.optimizers.LossScaleOptimizer
+    bases = [cls for cls in theirs.__mro__ if cls.__name__.endswith("Optimizer")]
+    methods = {name for cls in bases for name, m in vars(cls).items() if inspect.isfunction(m)}
+    ours = {n for n in methods if getattr(td.Optimizer, n) is not getattr(theirs, n)}
+    called = {"apply_gradients", "__setattr__"}
+    for_callers = {
+        *("add_variable", "add_variable_from_reference", "add_optimizer_variables"),
+        *("_track_variable", "_untrack_variable", "_var_key", "_get_variable_index"),
+        *("_check_variables_are_known", "_check_super_called", "_obj_type"),
+        *("_overwrite_variable_with_gradient",),
+        *("_stateless_handle_finite_grads", "_stateless_handle_non_finite_grads"),
+    }
+    refused = {name for names in keras_hooks.INSTEAD.values() for name in names}
+    assert methods - ours - called - for_callers - refused == set()
+
+
+def test_what_is_stateless_says_that_it_cannot_be_and_what_can():
+    (v,) = variables([(2,)])
+    optimizer = td.SGD(1.0)
+    optimizer.build([v])
+    with pytest.raises(ValueError, match=r"TensorFlow backend.*`apply`.*`get_state`"):
+        optimizer.stateless_apply(optimizer.variables, [tf.ones(2)], [v.value])
+
+
+@pytest.mark.parametrize("use_ema", [True, False])
+@pytest.mark.parametrize("on_epoch", [True, False])
+def test_kerass_callback_for_averages_names_ours(use_ema, on_epoch):
+    x, y = small_data()
+    model = small_model()
+    model.compile(td.SGD(0.1, use_ema=use_ema, jit_compile=False), "mse", run_eagerly=True)
+    callback = keras.callbacks.SwapEMAWeights(swap_on_epoch=on_epoch)
+    with pytest.raises(ValueError, match=r"td\.callbacks\.SwapAveraged\(\)"):
+        model.fit(x, y, validation_data=(x, y), verbose=0, callbacks=[callback])
+    assert copy.deepcopy(model.optimizer).use_ema is use_ema

@@ -82,6 +82,16 @@ def test_a_run_lowers_the_loss_and_its_rate_follows_the_schedule(uninterrupted):
     assert [e.learning_rate for e in epochs] == pytest.approx(rates, rel=1e-5)
 
 
+def test_a_number_as_loss_scale_changes_nothing_about_a_run(dataset):
+    plain, scaled = ("jit_compile=False",), ("jit_compile=False", "loss_scale_factor=1024.0")
+    runs = [Training(replace(RUN, model="mlp", arguments=a), dataset).loop for a in (plain, scaled)]
+    images, labels = (part[:8] for part in dataset.train)
+    for loop in runs:
+        loop.step(tf.cast(images, tf.float32) / 255, labels)
+    for a, b in zip(*(loop.model.weights for loop in runs), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_the_logs_hold_the_curves_of_every_epoch(uninterrupted):
     out, epochs = uninterrupted
     found = {}

@@ -5,6 +5,8 @@ as an inf, for which the step is skipped and the scale lowered.
 """
 
 import math
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -117,7 +119,8 @@ class Guarded:
     dynamic_scale: Any = None
     finite_steps: Any = None
     loss_was_scaled = False
-    scale_is_settled = False
+    scale_is_open = True  # until the first step, whether losses are scaled can still be found out
+    state_may_follow = False  # of one that was made from a configuration
 
     def add_guards(self) -> None:
         """Makes the counters that the arguments ask for."""
@@ -130,24 +133,45 @@ class Guarded:
             self.add_counter("finite_steps")
 
     def settle_scale(self) -> None:
-        """Scales losses under the policy "mixed_float16", for which Keras would wrap an optimizer.
+        """Finds out at the build whether losses are scaled, unless a saved state may say it."""
+        if not self.state_may_follow:
+            self.scale_where(_policy_is_mixed())
 
-        Once, at the first step: one that is made again from its configuration stays as it was.
-        """
-        given, settled = self.innermost().given, self.scale_is_settled
-        self.scale_is_settled = True
-        if settled or given.loss_scale is not None or given.loss_scale_factor is not None:
-            return
-        if keras.config.dtype_policy().name == "mixed_float16":
-            given.loss_scale, given.skip_nonfinite = DynamicLossScale(), True
-            with tf.init_scope(), replicas.strategy_of(tf_variable(self.updates)).scope():
-                self.add_guards()
+    def scale_as_saved(self, state: Mapping[str, Any]) -> None:
+        """What has stepped without a loss scale goes on without one, and with one where it had."""
+        if self.state_may_follow and "dynamic_scale" not in state:
+            self.scale_is_open = not state.get("iterations", 0) > 0
+        else:
+            self.scale_where("dynamic_scale" in state or _policy_is_mixed())
+
+    def scale_where(self, wanted: bool) -> None:
+        """Scales losses dynamically from now on, if the user left that open and it is wanted."""
+        if wanted and self.scale_is_open and self._scale_is_unsaid():
+            replicas.outside(self._scale_dynamically)
+
+    def _scale_is_unsaid(self) -> bool:
+        given = self.innermost().given
+        return given.loss_scale is None and given.loss_scale_factor is None
+
+    def _scale_dynamically(self) -> None:
+        given = self.innermost().given
+        given.loss_scale, given.skip_nonfinite = DynamicLossScale(), True
+        with tf.init_scope(), replicas.strategy_of(tf_variable(self.updates)).scope():
+            self.add_guards()
 
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
-        """The loss times the loss scale, in float32 where there is one."""
-        if not self.scale_is_settled:
-            replicas.outside(self.settle_scale)
+        """The loss times the loss scale, in float32 where there is one.
+
+        Before the first step this finds out whether to scale: under Keras's global policy
+        "mixed_float16", and where the graph that the loss comes from computes in float16. Eager
+        code has no graph: there a model with a policy of its own needs `loss_scale="dynamic"`.
+        """
         self.loss_was_scaled = True
+        if self._scale_is_unsaid():
+            seen = _computes_in_float16(loss)
+            self.scale_where(seen or _policy_is_mixed())
+            if seen and not self.scale_is_open:
+                warnings.warn(_UNSCALED, stacklevel=2)
         scale = self.loss_scale_factor if self.dynamic_scale is None else self.dynamic_scale
         if scale is None:
             return loss
@@ -164,11 +188,15 @@ class Guarded:
 
     def check_scaled(self) -> None:
         """Raises before gradients are divided by a scale that the loss was never multiplied by."""
-        if self.dynamic_scale is not None and not self.loss_was_scaled:
+        self.scale_where(_policy_is_mixed())
+        self.scale_is_open = False
+        given = self.innermost().given
+        scale = given.loss_scale_factor if given.loss_scale is None else given.loss_scale
+        if not (self.loss_was_scaled or scale is None or _now(scale) == 1):
             raise ValueError(
                 "The gradients will be divided by the loss scale, and no loss was multiplied by "
                 "it: differentiate `opt.scale_loss(loss)`, or turn scaling off with `loss_scale=1`."
-                f" Received: loss_scale={serialize(self.loss_scale)['config']}"
+                f" Received: loss_scale={_now(scale)}"
             )
 
     def count(self, accept: tf.Tensor) -> None:
@@ -223,6 +251,33 @@ class Guarded:
             return tf.constant(False)
 
 
+def _policy_is_mixed() -> bool:
+    """Whether Keras would wrap an optimizer because of its global policy."""
+    return keras.config.dtype_policy().name == "mixed_float16"
+
+
+def _computes_in_float16(loss: Any) -> bool:
+    """Whether the graph in which a loss is traced does more with float16 than move it around."""
+    if tf.executing_eagerly() or not tf.is_tensor(loss):
+        return False
+    graph, half = loss.graph.as_graph_def(), tf.float16.as_datatype_enum
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    return any(node.attr["T"].type == half and node.op not in _MOVES for node in nodes)
+
+
+def _now(value: Any) -> Any:
+    """What is to be shown of a hyperparameter: its number, also while a step is traced."""
+    with tf.init_scope():
+        shown = serialize(value)
+    return shown["config"] if isinstance(shown, dict) else shown
+
+
+_MOVES = {"Identity", "ExpandDims", "Squeeze", "Reshape", "Shape", "StridedSlice", "Transpose"}
+_UNSCALED = (
+    "The loss is computed in float16, and this optimizer goes on without a loss scale, as it began:"
+    ' small gradients become 0. Make another one, with `loss_scale="dynamic"`; `loss_scale=1` says '
+    "that none is wanted."
+)
 _GAVE_UP = (
     "`max_consecutive_skips` steps in a row had gradients with a NaN or inf, and were skipped."
 )

@@ -40,6 +40,7 @@ from tf_decoupled.hyperparameters import (
     resolve,
     written,
 )
+from tf_decoupled.keras_hooks import Refusing
 from tf_decoupled.math import global_norm
 from tf_decoupled.restoring import Restored
 from tf_decoupled.rows import RowWise
@@ -60,6 +61,7 @@ PLANNED = ("gradient_transforms", "state_dtype")
 class Optimizer(
     Checkpointed,
     Restored,
+    Refusing,
     Saved,
     Guarded,
     Accumulating,
@@ -87,8 +89,8 @@ class Optimizer(
         clipnorm, clipvalue, global_clipnorm: at most one; see `transforms.clip`.
         loss_scale: `scale_loss` multiplies the loss by it, the step divides gradients by it. A
             number (`loss_scale_factor`, Keras's word, is the same; 1 turns it off), "dynamic" or
-            a `td.DynamicLossScale`. None is "dynamic" if Keras's global policy is "mixed_float16"
-            at the first step; a model with a policy of its own needs it said.
+            a `td.DynamicLossScale`. None is "dynamic" if at the first step Keras's global policy
+            is "mixed_float16", or the loss is traced in a graph that computes in float16.
         use_ema: keep a bias-corrected moving average of each variable, updated once per update
             with `ema_momentum`; it overwrites the variable every `ema_overwrite_frequency` updates
             (None: never) and at the end of `fit`. `averaged()` swaps it in for a while.
@@ -388,7 +390,7 @@ class Optimizer(
         transforms.check_clip(vars(self.given) | {name: value})
         decay.check_replaced(vars(self.given), name, value)
         if name == "loss_scale_factor":  # Keras's LossScaleOptimizer around this one takes it away
-            self.scale_is_settled = True
+            self.scale_is_open = False
         counted = ("gradient_accumulation_steps", "max_consecutive_skips")
         based = name == "learning_rate" and self.decay_coupling in decay.NEED_BASE
         if name in counted or based:

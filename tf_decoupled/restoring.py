@@ -113,6 +113,7 @@ class Restored:
             self._tell(notes)
             self.reset_state()
             return
+        self.scale_as_saved(state.numbers)
         load_numbers, load_slots = self._plan_numbers(state, notes), self._reset_cells
         if self.built and state.variables:
             load_slots = self._plan_slots(state.variables, list(self.cells), notes)
@@ -132,6 +133,7 @@ class Restored:
         if self.is_of_another_kind(state):
             self.restore(state)
             return
+        self.scale_as_saved(state.numbers)
         notes, load_slots = Notes(), self._reset_cells
         load_numbers = self._plan_numbers(state, notes)
         rest = [saved for saved in state.variables if saved.slots]

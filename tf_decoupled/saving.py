@@ -317,7 +317,6 @@ class Saved:
     def load_own_variables(self, store: Any) -> None:
         """Keras's hook; slots that come before the build are loaded at the build."""
         arrays = {name.replace("|", "/"): np.asarray(store[name]) for name in list(store.keys())}
-        self.settle_scale()
         self.restore(State.of(arrays))
 
     def get_config(self) -> dict[str, Any]:
@@ -335,5 +334,5 @@ class Saved:
             return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
 
         optimizer = cls(**{name: load(value) for name, value in config.items()})
-        optimizer.scale_is_settled = True
+        optimizer.state_may_follow = True
         return optimizer

@@ -83,8 +83,9 @@ class Loop:
             logits = self.model(images, training=True)
             loss, error = loss_and_error(labels, logits)
             loss, error = tf.reduce_mean(loss) / replicas, tf.reduce_mean(error) / replicas
+            scaled = self.optimizer.scale_loss(loss)
         variables = self.model.trainable_variables
-        self.optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
+        self.optimizer.apply(tape.gradient(scaled, [v.value for v in variables]), variables)
         return loss, error
 
     def epoch(self, seed: int, epoch: int, batch_size: int) -> tuple[float, float]:

@@ -92,7 +92,7 @@ def _words(
     """What the numbers say about the two forms, and where they don't tell them apart."""
     words = []
     if all(best.values()):
-        words.append(_best_in_words(names, *(best[form] for form in FORMS)))
+        words += _best_in_words(names, best)
     r2 = {form: fits[form].r2 for form in FORMS}
     words.append(_compared(names, r2, ".3f", "R²: the map of {} is the more separable"))
     steady = {
@@ -101,28 +101,33 @@ def _words(
     words.append(_compared(names, steady, ".2f", "Drift: the best λ of {} depends less on α"))
     words += [
         "Drift is in doublings of λ per doubling of α. ± is one standard error: over seeds, or",
-        "binomial where there is one seed. How far luck chose the best cell isn't in it.",
+        "binomial where there is one seed.",
     ]
     return words
 
 
-def _best_in_words(names: dict[str, str], coupled: Best, decoupled: Best) -> str:
-    if coupled.lam == decoupled.lam == 0:
-        return "Best cells: both at λ = 0. Decay, of either form, didn't help."
-    errors = {"coupled": coupled.test, "decoupled": decoupled.test}
-    percent = {form: Estimate(-100 * e.value, 100 * e.error) for form, e in errors.items()}
-    return _compared(names, percent, ".2f", "Best cells: {} has the smaller test error", " points")
+def _best_in_words(names: dict[str, str], best: dict[str, Best]) -> list[str]:
+    """The two best cells; luck chose them, too, and how far isn't in their standard errors."""
+    if best["coupled"].lam == best["decoupled"].lam == 0:
+        return ["Best cells: both at λ = 0, where the two forms are the same."]
+    errors = [
+        f"{100 * best[form].test.value:.2f} ± {100 * best[form].test.error:.2f} % with "
+        f"{names[form]}"
+        for form in FORMS
+    ]
+    return [
+        f"Best cells: {', '.join(errors)}.",
+        "  The ± leaves out how a cell was chosen, so no difference is claimed.",
+    ]
 
 
-def _compared(
-    names: dict[str, str], values: dict[str, Estimate], digits: str, claim: str, unit: str = ""
-) -> str:
+def _compared(names: dict[str, str], values: dict[str, Estimate], digits: str, claim: str) -> str:
     """`claim` about the form with the larger value, or that the difference is within the noise."""
     coupled, decoupled = (values[form] for form in FORMS)
     gap = statistics.difference(decoupled, coupled)
     if math.isnan(gap.value):
         return f"{claim.partition(':')[0]}: not enough cells to compare."
-    by = f"{abs(gap.value):{digits}} ± {gap.error:{digits}}{unit}"
+    by = f"{abs(gap.value):{digits}} ± {gap.error:{digits}}"
     if statistics.within_noise(decoupled, coupled):
         return f"{claim.partition(':')[0]}: no difference beyond the noise ({by})."
     return claim.format(names["decoupled" if gap.value > 0 else "coupled"]) + f" (by {by})."

@@ -89,8 +89,7 @@ def _read_checkpoint(prefix: str, optimizer: Optimizer) -> Found:
 def _read_weights(path: str, optimizer: Optimizer) -> Found:
     """A `.weights.h5` file numbers the optimizer's variables as Keras orders them."""
     with h5py.File(path) as file:
-        saved = file.get("optimizer/vars", {})
-        arrays = [np.asarray(saved[str(i)]) for i in range(len(saved))]
+        arrays = [np.asarray(a) for a in _own_datasets(file, "optimizer", "vars")]
     names = [v.name for v in _counterpart(optimizer).variables]
     if len(arrays) == len(names) - 1:
         names.remove("learning_rate")  # which a schedule computes
@@ -102,6 +101,37 @@ def _read_weights(path: str, optimizer: Optimizer) -> Found:
         )
     paths = [path_of(cell.variable) for cell in optimizer.cells]
     return Found(dict(zip(names, arrays, strict=True)), paths, _calls_per_update(optimizer))
+
+
+def _own_datasets(file: h5py.File, *groups: str) -> list[h5py.Dataset]:
+    """The datasets "0", "1", ... of a group inside of groups, if there is one.
+
+    HDF5 can have a dataset lie in any other file, as which it reads whatever is there.
+    """
+    group = file
+    for name in groups:
+        if name not in group:
+            return []
+        group = _own(group, name)
+    datasets = [_own(group, str(i)) for i in range(len(group))]
+    for dataset in datasets:
+        if dataset.external or dataset.is_virtual:
+            raise _from_elsewhere(group, dataset.name.rpartition("/")[2])
+    return datasets
+
+
+def _own(group: h5py.Group, name: str) -> Any:
+    if group.get(name, h5py.HardLink, getclass=True, getlink=True) is not h5py.HardLink:
+        raise _from_elsewhere(group, name)
+    return group[name]
+
+
+def _from_elsewhere(group: h5py.Group, name: str) -> ValueError:
+    return ValueError(
+        "A weights file must hold its own numbers only: a link, external storage or a virtual "
+        "dataset could read any file of this machine. Save the weights anew. Received: "
+        f"{group.file.filename!r}, in which {f'{group.name}/{name}'.lstrip('/')!r} is one"
+    )
 
 
 def _counterpart(optimizer: Optimizer) -> keras.optimizers.Optimizer:
