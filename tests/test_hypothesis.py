@@ -678,8 +678,6 @@ def check_resumed(case, shared, problem, data, graph=False):
     dtypes = data.draw(st.lists(st.sampled_from(["float32", "bfloat16", "float16"]),
                                 min_size=len(shapes), max_size=len(shapes)))  # fmt: skip
     order = data.draw(st.permutations(range(len(shapes))))
-    if shared["low_precision"] == "stochastic":
-        order = sorted(order)  # the random bits belong to the place of a variable
     trainable = [
         keras.Variable(v.numpy(), dtype=dtype, name=v.name)
         for v, dtype in zip(variables(shapes), dtypes, strict=True)

@@ -51,6 +51,7 @@ from tf_decoupled.state import (
     Slot,
     Slots,
     copy,
+    rounding_seed,
     tf_variable,
 )
 
@@ -277,7 +278,7 @@ class Optimizer(
         p, slots = self.step(p, g, s, own)
         p = p if cell.constraint is None else cell.constraint(p)
         p, average = self.average(cell, p, own)
-        return cell.results(p, slots, kept | average, tf.stack([own.step, cell.seed]), accept)
+        return cell.results(p, slots, kept | average, own.step, accept)
 
     def scales(self) -> dict[str, tf.Tensor | None]:
         """What the sums of gradients are to be divided by."""
@@ -450,7 +451,7 @@ class Optimizer(
             )
 
         with replicas.beside(tf_variable(variable)):
-            cell.add_slots(self.init(tf_variable(variable)), self._kept(variable), make)
+            cell.add_slots(self.init(tf_variable(variable)), self._kept(cell), make)
         setattr(self.slots, cell.path, cell.stored)
 
     def finalize_variable_values(self, var_list: Sequence) -> None:
@@ -458,11 +459,14 @@ class Optimizer(
         self.catch_up_rows(var_list)
         self.overwrite_with_averages(var_list)
 
-    def _kept(self, variable: tf.Variable) -> Slots:
+    def _kept(self, cell: Cell) -> Slots:
         """What the engine keeps beside the rule's slots."""
-        kept = {}
-        if self.low_precision == "master" and variable.dtype in precision.LOW:
-            kept["master"] = copy(variable)
+        kept, variable = {}, cell.variable
+        if variable.dtype in precision.LOW:
+            name, slot = "master", copy(variable)
+            if self.low_precision == "stochastic":
+                name, slot = "rounding_seed", rounding_seed(cell.path)
+            kept[name] = slot
         if self.use_ema:
             kept["average"] = copy(variable)
         if self.gradient_accumulation_steps is not None:

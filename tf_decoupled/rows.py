@@ -204,7 +204,7 @@ class RowWise:
                     local = cell.on(replicas.on(replica))
                     own = namespace(self.hyperparameters_of(cell, h))
                     p, slots = self.caught_up(local, *local.read(), own)
-                    local.assign(local.results(p, slots, touched(local, 0), seed=None))
+                    local.assign(local.results(p, slots, touched(local, 0), step=h["step"]))
 
 
 def _check_catch_up(cls: type) -> None:

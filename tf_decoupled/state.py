@@ -5,7 +5,6 @@ A rule's `init(p)` declares slots by name, `dict(m=zeros(p), v=zeros(p))`; wrapp
 `update` and `step` as `s.m`, `s.inner.m`.
 """
 
-import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -48,15 +47,22 @@ def copy(p: tf.Variable) -> Slot:
     return Slot(tuple(p.shape), float("nan"))
 
 
+def rounding_seed(path: str) -> Slot:
+    """A number that tells the random bits of one variable from those of others.
+
+    A slot, so that it follows the variable to whatever path it gets where it is restored.
+    """
+    return Slot((), zlib.crc32(path.encode()) >> 1, "int32")
+
+
 class Cell:
     """A model variable, the slots beside it, whether it decays and why.
 
     `slots` are the rule's; `kept` is what the engine keeps beside them: "master", the variable in
     float32; "average" of its values; "gradient_sum" and "gradient_count" of an accumulation;
     "table_step" and "row_step" of rows that are stepped singly; "nonfinite_steps", how many
-    gradients in a row were not finite. `rows`, if any, are those that `read` and `assign` mean.
-    `seed` tells its random rounding from that of other variables. `position` is that among the
-    variables of the first build; None for one that came later.
+    gradients in a row were not finite; "rounding_seed" of random rounding. `rows`, if any, are
+    those that `read` and `assign` mean. `position` is that among the variables of the first build; None for one that came later.
     """
 
     position: int | None = None
@@ -68,7 +74,6 @@ class Cell:
         self.kept: dict[str, Slot] = {}
         self.stored: dict[str, Any] = {}
         self.rows: tf.Tensor | None = None
-        self.seed = 0
 
     def add_slots(self, slots: Slots, kept: Slots, make: Callable[[str, Slot], Any]) -> None:
         """Stores each slot in the variable that `make(name, slot)` returns."""
@@ -83,7 +88,7 @@ class Cell:
         cell = Cell(component(tf_variable(self.variable)), self.path, self.decays, self.reason)
         cell.slots, cell.kept, cell.constraint = self.slots, self.kept, self.constraint
         cell.stored = {name: component(tf_variable(v)) for name, v in self.stored.items()}
-        cell.rows, cell.seed = rows, self.seed
+        cell.rows = rows
         return cell
 
     def variable_of(self, name: str) -> tf.Variable:
@@ -115,11 +120,11 @@ class Cell:
         return tf.where(tf.math.is_nan(average), p, momentum * average + (1 - momentum) * p)
 
     def results(
-        self, p: tf.Tensor, slots: Slots, kept: Slots, seed: tf.Tensor, accept: Any = None
+        self, p: tf.Tensor, slots: Slots, kept: Slots, step: tf.Tensor, accept: Any = None
     ) -> dict[str, tf.Tensor]:
         """What to assign to each slot and to the variable, by name, as each of them stores it.
 
-        Where `accept` is false, what they hold already.
+        Where `accept` is false, what they hold already. `step` changes the bits of random rounding.
         """
         values = dict(flatten(slots))
         if values.keys() != self.slots.keys():
@@ -129,7 +134,8 @@ class Cell:
             )
         if "master" in self.kept:
             kept = {**kept, "master": p}
-        elif self.variable.dtype in precision.LOW:
+        elif "rounding_seed" in self.kept:
+            seed = tf.stack([tf.cast(step, tf.int32), self.value("rounding_seed")])
             p = precision.round_stochastically(p, self.variable.dtype, seed)
         values |= {ITSELF: p, **kept}
         values = {n: tf.cast(value, self.variable_of(n).dtype) for n, value in values.items()}
@@ -174,7 +180,6 @@ class Cells:
         self._index: dict[Any, int] = {}
         self._paths: set[str] = set()
         self._repeats: Counter[str] = Counter()  # the last number that a path was given
-        self._alike: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Cell]:
         return iter(self._cells)
@@ -194,23 +199,12 @@ class Cells:
     def add(self, cell: Cell) -> None:
         """Adds a cell; a path that is taken already gets a number, as `Variable~1`."""
         path = cell.path
-        cell.seed = self._seed(path)
         while cell.path in self._paths:
             self._repeats[path] += 1
             cell.path = f"{path}~{self._repeats[path]}"
         self._paths.add(cell.path)
         self._index[tf_variable(cell.variable).ref()] = len(self._cells)
         self._cells.append(cell)
-
-    def _seed(self, path: str) -> int:
-        """The same whatever is built before, and under the paths that a loaded model has.
-
-        Keras changes the numbers in paths and leaves out the model's name. So only the layer's
-        and the variable's name count, and a number of ours tells those apart that are alike.
-        """
-        alike = re.sub(r"_\d+(?=/|$)", "", "/".join(path.split("/")[-2:]))
-        self._alike[alike] += 1
-        return zlib.crc32(f"{alike}~{self._alike[alike]}".encode())
 
 
 def tf_variable(variable: Any) -> tf.Variable:
