@@ -308,8 +308,10 @@ def test_a_name_that_matches_nothing():
         return end(optimizer)
 
     excluded(K)
-    with pytest.raises(ValueError, match="bais"):
+    with pytest.warns(UserWarning, match="bais"):
         excluded(td)
+    with pytest.raises(ValueError, match="bais"):
+        end(td.SGD(1.0, weight_decay=0.5, decay_mask=["bais"]))
 
 
 @row("exclude-late")

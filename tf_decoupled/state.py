@@ -62,7 +62,8 @@ class Cell:
     float32; "average" of its values; "gradient_sum" and "gradient_count" of an accumulation;
     "table_step" and "row_step" of rows that are stepped singly; "nonfinite_steps", how many
     gradients in a row were not finite; "rounding_seed" of random rounding. `rows`, if any, are
-    those that `read` and `assign` mean. `position` is that among the variables of the first build; None for one that came later.
+    those that `read` and `assign` mean. `position` is that among the variables of the first build;
+    None for one that came later.
     """
 
     position: int | None = None
