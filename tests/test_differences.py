@@ -3,6 +3,7 @@
 import functools
 import pathlib
 import re
+import warnings
 
 import keras
 import numpy as np
@@ -488,3 +489,121 @@ def test_the_words_of_errors():
     for library, words in ((K, "Only one of"), (td, "Only one of .* Received: {'clipnorm': 1.0")):
         with pytest.raises(ValueError, match=words):
             library.SGD(clipnorm=1.0, clipvalue=1.0)
+
+
+# Saved state.
+
+
+def stepped(library, weights, *args, **kwargs):
+    """An optimizer after 2 steps, and what it saves."""
+    optimizer, store = of(library, "AdamW", *args, **kwargs), {}
+    for _ in range(2):
+        optimizer.apply([tf.constant(v.numpy()) for v in weights], weights)
+    optimizer.save_own_variables(store)
+    return optimizer, store
+
+
+def weights_of(*values):
+    return [keras.Variable(v, name=f"w{i}") for i, v in enumerate(values)]
+
+
+def moments(optimizer):
+    """The first moments, in the order of the build."""
+    endings = ("_momentum", "_m")
+    slots = [v for v in optimizer.variables if len(v.shape)]
+    return [v.numpy().tolist() for v in slots if v.path.endswith(endings)]
+
+
+def loaded(library, store, weights, *args):
+    optimizer = of(library, "AdamW", *args)
+    optimizer.build(weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        optimizer.load_own_variables(store)
+    return optimizer
+
+
+@row("other-order")
+def test_variables_built_in_another_order():
+    def found(library):
+        weights = weights_of([1.0, 2.0], [3.0, 4.0])
+        saved, store = stepped(library, weights, 0.1)
+        again = loaded(library, store, weights_of(*(v.numpy() for v in weights))[::-1], 0.1)
+        expected = moments(saved)[::-1]
+        return [sum(a == b for a, b in zip(moments(again), expected, strict=True))]
+
+    return both(found)
+
+
+@row("before-build")
+def test_a_file_loaded_before_the_build():
+    def counted(library):
+        weights = weights_of([1.0, 2.0])
+        _, store = stepped(library, weights)
+        again = of(library, "AdamW")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            again.load_own_variables(store)
+        again.apply([tf.ones(2)], weights)
+        return [int(again.iterations)]
+
+    return both(counted)
+
+
+@row("whole-h5")
+@pytest.mark.filterwarnings("ignore")
+def test_a_whole_h5_file(tmp_path):
+    def go_on(library):
+        model = small_model()
+        model.compile(of(library, "AdamW"), keras.losses.MeanSquaredError(), run_eagerly=True)
+        model.train_on_batch(*small_data(8))
+        model.save(tmp_path / f"{library.__name__}.h5")
+        again = keras.models.load_model(tmp_path / f"{library.__name__}.h5")
+        again.compile(again.optimizer, "mse", run_eagerly=True)
+        again.train_on_batch(*small_data(8))
+        return int(again.optimizer.iterations)
+
+    with pytest.raises(ValueError, match="Unknown variable"):
+        go_on(K)
+    assert go_on(td) == 2
+
+
+@row("fewer")
+def test_a_file_of_fewer_variables():
+    def found(library):
+        _, store = stepped(library, weights_of([1.0, 2.0]))
+        again = loaded(library, store, weights_of([1.0, 2.0], [3.0, 4.0]))
+        return [sum(any(m) for m in moments(again))]
+
+    return both(found)
+
+
+@row("more")
+def test_a_file_of_more_variables():
+    def found(library):
+        _, store = stepped(library, weights_of([1.0, 2.0], [3.0, 4.0]))
+        again = loaded(library, store, weights_of([1.0, 2.0]))
+        return [sum(any(m) for m in moments(again))]
+
+    return both(found)
+
+
+@row("given-now")
+def test_a_rate_given_otherwise_now():
+    def rate(library):
+        weights = weights_of([1.0, 2.0])
+        _, store = stepped(library, weights, 0.1)
+        return [float(loaded(library, store, weights, 0.5).learning_rate)]
+
+    weights = weights_of([1.0, 2.0])
+    optimizer, store = stepped(td, weights, 0.1)
+    optimizer.learning_rate = 0.05
+    optimizer.save_own_variables(store)
+    assert float(loaded(td, store, weights, 0.1).learning_rate) == np.float32(0.05)
+    return both(rate)
+
+
+@row("import")
+def test_what_keras_finds_without_an_import():
+    names = (keras.saving.get_registered_name(library.AdamW) for library in (K, td))
+    assert tuple(names) == ("AdamW", "tf_decoupled>AdamW")
