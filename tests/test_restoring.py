@@ -143,6 +143,31 @@ def test_two_thousand_variables_are_matched_in_no_time():
         assert match(saved, here) == {i: i for i in range(2000)}
 
 
+def test_what_is_kept_gets_another_name_where_its_own_is_taken():
+    a, b = named("dense/kernel", "dense_1/kernel")
+    saved = trained(td.AdamW(), [a, b])
+    (renumbered,) = named("dense/kernel", seed=5)  # holds the second, and the first is frozen
+    renumbered.assign(b)
+    optimizer = td.AdamW()
+    optimizer.build([renumbered])
+    for state in (saved.get_state(), file_of(saved)):
+        if isinstance(state, dict) and "about" in state:
+            optimizer.load_own_variables(state)
+        else:
+            report = optimizer.set_state(state, strict=False)
+            assert report.unexpected == ["dense/kernel~1:m", "dense/kernel~1:v"]
+        assert moments(optimizer)["dense/kernel:m"] == moments(saved)["dense_1/kernel:m"]
+    assert moments(optimizer)["dense/kernel~1:m"] == moments(saved)["dense/kernel:m"]
+
+
+def test_a_norm_that_is_not_finite_is_restored():
+    optimizer = td.AdamW(track_gradient_norm=True, skip_nonfinite=True)
+    (a,) = named("a")
+    optimizer.apply([np.full((3, 3), np.nan, "float32")], [a])
+    optimizer.set_state(optimizer.get_state())
+    assert np.isnan(optimizer.gradient_norm.numpy())
+
+
 # What doesn't fit.
 
 

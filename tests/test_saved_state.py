@@ -71,6 +71,12 @@ def head_made_first():
     return functional(body, head)
 
 
+def in_a_scope_left_open():
+    """As a `fit` that failed leaves it."""
+    with keras.name_scope("sequential"):
+        return sequential()
+
+
 def after_an_unrelated_layer():
     L.Dense(7)
     return body_then_head()
@@ -175,6 +181,7 @@ SITUATIONS = {
     "and not cleared": Situation(body_then_head, head_made_first),
     "an unrelated layer before": Situation(body_then_head, after_an_unrelated_layer, clear=True),
     "sequential": Situation(sequential),
+    "in a name scope left open": Situation(in_a_scope_left_open, sequential),
     "explicit names": Situation(with_explicit_names),
     "explicit names in another order": Situation(
         with_explicit_names, with_explicit_names_made_in_another_order

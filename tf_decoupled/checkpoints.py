@@ -56,7 +56,8 @@ class Layout(tf.train.experimental.PythonState):
     def serialize(self) -> bytes:
         file = io.BytesIO()
         written = {ref for ref, _ in self.written}
-        np.savez(file, **self.optimizer.state(checkpoint_of=written).arrays().in_file())
+        state = self.optimizer.saved_state(checkpoint_of=written)
+        np.savez(file, **state.arrays().in_file())
         return file.getvalue()
 
     # Restoring: first the slots of all variables that are there, then `deserialize`, then the

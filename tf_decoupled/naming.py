@@ -11,10 +11,11 @@ alone is no proof. Three things tell a variable, and the first that can decides:
 Where position and name say two different things and no value decides, matching raises.
 """
 
+import itertools
 import re
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -197,6 +198,12 @@ def _ends(path: str) -> Iterable[str]:
     """The shorter paths that a path ends with: "b/c" and "c" of "a/b/c"."""
     parts = path.split("/")
     return ("/".join(parts[i:]) for i in range(1, len(parts)))
+
+
+def free(path: str, taken: Container[str]) -> str:
+    """The path, or with a number, `path~1`, where it is taken already."""
+    candidates = (f"{path}~{n}" for n in itertools.count(1))
+    return path if path not in taken else next(c for c in candidates if c not in taken)
 
 
 def _inverse(names: Mapping[str, str]) -> dict[str, str]:

@@ -174,24 +174,28 @@ class Saved:
 
     # Getting and setting it.
 
-    def state(self, checkpoint_of: set | None = None) -> State:
+    def saved_state(self, checkpoint_of: set | None = None) -> State:
         """The state, taken apart; what still waits for its variable is part of it.
 
         checkpoint_of: the variables, by `ref()`, whose slots a checkpoint has already. It is read
         before their values come back, so values prove nothing there.
         """
         numbers = {name: v.numpy() for name, v in self.named_numbers().items()}
-        own = []
-        by_value = checkpoint_of is None
+        by_value, variables = checkpoint_of is None, []
         for cell, known in zip(self.cells, self.known_cells(self.cells, by_value), strict=True):
             there = not by_value and tf_variable(cell.variable).ref() in checkpoint_of
             stored = {} if there else cell.stored
-            own.append(SavedVariable(known, {name: v.numpy() for name, v in stored.items()}))
-        paths = {saved.known.path for saved in own}
-        waiting = [saved for saved in self.pending.variables if saved.known.path not in paths]
-        if self.built:  # its position was one among others
-            waiting = [s._replace(known=s.known._replace(position=None)) for s in waiting]
-        return State(numbers | self.pending.added, own + waiting, self.kind(), self.constructed())
+            variables.append(SavedVariable(known, {name: v.numpy() for name, v in stored.items()}))
+        taken = {saved.known.path for saved in variables}
+        for saved in self.pending.variables:
+            path = naming.free(saved.known.path, taken)
+            # Once others are built, its position was one among others.
+            position = None if self.built else saved.known.position
+            known = saved.known._replace(path=path, position=position)
+            variables.append(saved._replace(known=known))
+            taken.add(path)
+        numbers |= self.pending.added
+        return State(numbers, variables, self.kind(), self.constructed())
 
     def get_state(self) -> Arrays:
         """The state as arrays by name; `set_state` is the inverse.
@@ -199,7 +203,7 @@ class Saved:
         What else tells the variables is in its attribute `about`: a plain dict of the same arrays
         finds them by name alone.
         """
-        return self.state().arrays()
+        return self.saved_state().arrays()
 
     def set_state(self, state: Mapping[str, Any], strict: bool = True) -> Mismatch:
         """Loads arrays by name, and reports what doesn't fit.
@@ -234,8 +238,13 @@ class Saved:
         """The saved slots under the names of the variables here that they belong to."""
         found = self.find(state.variables, list(self.cells))
         paths = {i: cell.path for i, cell in found.items()}
+        taken = set(paths.values())
+        for i, saved in enumerate(state.variables):
+            if i not in paths:
+                paths[i] = naming.free(saved.known.path, taken)
+                taken.add(paths[i])
         return {
-            f"{paths.get(i, saved.known.path)}:{name}": array
+            f"{paths[i]}:{name}": array
             for i, saved in enumerate(state.variables)
             for name, array in saved.slots.items()
         }
@@ -268,7 +277,7 @@ class Saved:
             if name in live and not value.shape:
                 owner, each = live[name]
                 each.check(value.item(), owner)
-            elif name in ("iterations", *self.starts) and not np.all(value >= 0):
+            elif name in ("iterations", *self.starts) and np.any(value < 0):
                 raise ValueError(f"`{name}` counts, and can't be negative. Received: {value!r}")
 
     def is_of_another_kind(self, state: State) -> bool:
@@ -311,7 +320,7 @@ class Saved:
 
     def save_own_variables(self, store: Any) -> None:
         """Keras's hook for `.keras` and `.weights.h5` files."""
-        for name, value in self.state().arrays().in_file().items():
+        for name, value in self.saved_state().arrays().in_file().items():
             store[name.replace("/", "|")] = value
 
     def load_own_variables(self, store: Any) -> None:
