@@ -196,6 +196,37 @@ def test_where_no_variable_fits_all_starts_anew_and_says_so(build_first):
     assert set(moments(optimizer).values()) == {0.0}
 
 
+@pytest.mark.parametrize("build_first", [True, False])
+def test_a_file_of_keras_optimizer_starts_anew_and_names_the_importer(build_first):
+    (a,) = named("a")
+    theirs, store = keras.optimizers.AdamW(), {}
+    theirs.apply([tf.ones((3, 3))], [a])
+    theirs.save_own_variables(store)
+    optimizer = td.AdamW()
+    if build_first:
+        trained(optimizer, [a])
+    with pytest.warns(UserWarning, match="td.importers.keras_state"):
+        optimizer.load_own_variables(store)
+    assert int(optimizer.iterations) == 0
+
+
+def test_a_file_without_an_optimizer_warns_only_where_something_is_lost():
+    optimizer = td.AdamW()
+    optimizer.load_own_variables({})
+    trained(optimizer, named("a"))
+    with pytest.warns(UserWarning, match="starts anew"):
+        optimizer.load_own_variables({})
+    assert moments(optimizer) == {"a:m": 0.0} and int(optimizer.iterations) == 0
+
+
+def test_what_is_no_state_is_refused_in_words():
+    optimizer = trained(td.AdamW(), named("a"))
+    with pytest.raises(TypeError, match=r"mapping of names to arrays. Received: 'abc'"):
+        optimizer.set_state("abc")
+    with pytest.raises(ValueError, match="damaged: 'about' holds no JSON"):
+        optimizer.load_own_variables({**file_of(optimizer), "about": np.uint8([1, 2])})
+
+
 def test_an_adam_goes_on_from_an_adamw_whose_slots_are_the_same():
     saved, optimizer = trained(td.AdamW(1e-3, weight_decay=0.0), named("a")), td.Adam(1e-3)
     optimizer.build(named("a"))
@@ -246,7 +277,7 @@ def test_shapes_that_contradict_raise_and_nothing_is_loaded(build_first):
     ):
         optimizer.load_own_variables(file_of(saved))
         optimizer.build(others)
-    assert set(moments(optimizer).values()) == {0.0}
+    assert {moments(optimizer)[name] for name in ("a:m", "b:m", "c:m")} == {0.0}
     if not build_first:
         with pytest.raises(ValueError, match="nothing was loaded"):
             optimizer.apply([np.ones(v.shape, "float32") for v in others], others)

@@ -108,9 +108,10 @@ class Restored:
         """Loads a state from a file; its slots at the build, if that is still to come."""
         self.begin_restoring()
         notes = Notes()
-        if self.is_of_another_kind(state):
-            notes.nothing_fits = f"the file holds that of {state.kind}, and this is {self.kind()}."
-            self._tell(notes)
+        notes.nothing_fits = self._why_nothing_fits(state)
+        if notes.nothing_fits:
+            if state.numbers or self.iterations.numpy():  # else nothing is lost
+                self._tell(notes)
             self.reset_state()
             return
         self.scale_as_saved(state.numbers)
@@ -172,6 +173,16 @@ class Restored:
                 return
         known = Known(path_of(variable), tuple(variable.shape))
         self.pending.variables.append(SavedVariable(known, {slot: value}, variable))
+
+    def _why_nothing_fits(self, state: State) -> str | None:
+        if self.is_of_another_kind(state):
+            return f"the file holds that of {state.kind}, and this is {self.kind()}."
+        if "iterations" in state.numbers:
+            return None
+        return (
+            "the file has none that this library wrote. `td.importers.keras_state` reads that of "
+            "Keras's Adam, AdamW and SGD."
+        )
 
     def _plan_numbers(self, state: State, notes: Notes) -> Callable[[], None]:
         """What to load into numbers."""

@@ -42,10 +42,7 @@ class State(NamedTuple):
     @classmethod
     def of(cls, arrays: Mapping[str, Any]) -> "State":
         """From arrays by name; of a plain mapping no more is known than the names."""
-        text = getattr(arrays, "about", "{}")
-        if ABOUT in arrays:
-            text = bytes(np.asarray(arrays[ABOUT], np.uint8))
-        about = json.loads(text)
+        about = _read_about(arrays)
         known = {k.path: k for k in (_known(*row) for row in about.get("variables", ()))}
         slots: dict[str, dict[str, np.ndarray]] = {path: {} for path in known}
         for name, value in arrays.items():
@@ -74,6 +71,18 @@ class Arrays(dict):
     def in_file(self) -> dict[str, np.ndarray]:
         """For what holds arrays only."""
         return {**self, ABOUT: np.frombuffer(self.about.encode(), np.uint8)}
+
+
+def _read_about(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    text = getattr(arrays, "about", "{}")
+    if ABOUT in arrays:
+        text = bytes(np.asarray(arrays[ABOUT], np.uint8))
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(
+            f"The saved state is damaged: {ABOUT!r} holds no JSON text. Received: {text[:80]!r}"
+        ) from error
 
 
 def _known(path: str, shape: list | None, checksum: int | None, position: int | None) -> Known:
@@ -214,6 +223,8 @@ class Saved:
 
         Raises ValueError, too, for numbers that the hyperparameter can't be.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"A state is a mapping of names to arrays. Received: {state!r}")
         state = State.of(state)
         slots = any(saved.slots for saved in state.variables)
         if slots and not self.built:
