@@ -9,6 +9,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework.config import disable_op_determinism
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
@@ -23,6 +24,7 @@ def seeds_and_names():
     """Every test starts from the same seeds and from Keras's first automatic names."""
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
+    disable_op_determinism()  # which the command line enables for its process
 
 
 def pytest_configure(config):

@@ -82,7 +82,8 @@ class Training:
         """Every variable of model and optimizer that a step assigns."""
         given = self.optimizer.hyperparameter_variables()
         named = self.optimizer.named_variables()
-        state = {name: v for name, v in named.items() if name not in given}
+        fixed = (*given, *(name for name in named if name.endswith(":rounding_seed")))
+        state = {name: v for name, v in named.items() if name not in fixed}
         return {f"model {v.name}": v for v in self.variables} | state
 
     def values(self) -> dict[str, np.ndarray]:
