@@ -502,6 +502,13 @@ def test_variables_that_are_made_after_the_restore_get_their_slots(tmp_path):
     assert list(moments(optimizer).values()) == list(moments(saved).values())
 
 
+def test_an_asynchronous_checkpoint_raises(tmp_path):
+    checkpoint = tf.train.Checkpoint(optimizer=td.AdamW())
+    with pytest.raises(ValueError, match="can't be saved asynchronously"):
+        options = tf.train.CheckpointOptions(experimental_enable_async_checkpoint=True)
+        checkpoint.save(tmp_path / "checkpoint", options=options)
+
+
 def test_a_checkpoint_of_a_development_version_raises(tmp_path):
     optimizer = td.AdamW()
     with pytest.raises(ValueError, match="written by a development version"):

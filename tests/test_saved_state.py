@@ -343,6 +343,23 @@ def test_backup_and_restore_goes_on_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_whole_h5_file_can_be_saved_in_another_format_at_once(tmp_path):
+    """Its optimizer is not built yet, and has the slots without names."""
+    model = train(compiled(sequential(), td.AdamW(0.01)))
+    model.save(tmp_path / "model.h5")
+    loaded = keras.models.load_model(tmp_path / "model.h5")
+    loaded.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    by_state = compiled(sequential(), td.AdamW(0.01))
+    by_state.set_weights(model.get_weights())
+    by_state.optimizer.build(by_state.trainable_variables)
+    by_state.optimizer.set_state(loaded.optimizer.get_state())
+    expected = train(model).get_weights()
+    for each in (again, by_state):
+        for a, b in zip(expected, train(each).get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_a_saved_model_goes_on_bit_for_bit(tmp_path):
     tf.config.run_functions_eagerly(False)
     model = train(compiled(body_then_head(), td.AdamW(0.01)))

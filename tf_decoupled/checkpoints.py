@@ -2,15 +2,15 @@
 
 TensorFlow restores it to whatever variable it restores there, whatever that is called, also if the
 variable is made or built later. It looks for three methods by name: `get_slot_names`, `get_slot`
-and `_create_or_restore_slot_variable`; a fourth, `_trackable_children`, says what is saved. They
-are private to TensorFlow, and used in this file only.
+and `_create_or_restore_slot_variable`. `_trackable_children` says what is saved, and
+`_copy_trackable_to_cpu` how, asynchronously. They are private to TensorFlow, and in this file only.
 
 Everything else is in one more entry: numbers, names, and slots of variables that the checkpoint
 doesn't hold.
 """
 
 import io
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import tensorflow as tf
@@ -44,13 +44,9 @@ class Layout(tf.train.experimental.PythonState):
     def get_slot(self, variable: Any, name: str) -> Any:
         """The slot of a variable; each once, however often the variable is in the checkpoint."""
         cell, slot = self._cell_of(variable), self._slot_name(name)
-        if (
-            cell is None
-            or slot not in cell.stored
-            or (key := (_ref(variable), slot)) in self.written
-        ):
+        if cell is None or slot not in cell.stored or (_ref(variable), slot) in self.written:
             return None
-        self.written.add(key)
+        self.written.add((_ref(variable), slot))
         return cell.stored[slot]
 
     def serialize(self) -> bytes:
@@ -59,6 +55,13 @@ class Layout(tf.train.experimental.PythonState):
         state = self.optimizer.saved_state(checkpoint_of=written)
         np.savez(file, **state.arrays().in_file())
         return file.getvalue()
+
+    def _copy_trackable_to_cpu(self, object_map: Any) -> NoReturn:
+        """TensorFlow's hook for checkpoints that are written while training goes on."""
+        raise ValueError(
+            "An optimizer's state can't be saved asynchronously: numbers and slots would be of "
+            "different steps. Save without `enable_async`."
+        )
 
     # Restoring: first the slots of all variables that are there, then `deserialize`, then the
     # slots of variables that are made later.

@@ -116,6 +116,8 @@ class Restored:
             return
         self.scale_as_saved(state.numbers)
         load_numbers, load_slots = self._plan_numbers(state, notes), self._reset_cells
+        if self.built:
+            state = state.in_order_of(self.cells)
         if self.built and state.variables:
             load_slots = self._plan_slots(state.variables, list(self.cells), notes)
         self._tell(notes)
@@ -124,7 +126,8 @@ class Restored:
         load_slots()
         if not self.built:
             self.pending.variables = list(state.variables)
-            self.pending.at_build = bool(state.variables)
+            self.pending.unnamed = list(state.unnamed)
+            self.pending.at_build = bool(state.variables or state.unnamed)
 
     def restore_checkpoint(self, state: State, arrived: set[tuple[Any, str]]) -> None:
         """The same where TensorFlow itself restores the slots in `arrived`: (variable, slot).
@@ -154,7 +157,8 @@ class Restored:
         if not (pending.variables or (first and pending.at_build)):
             return
         if pending.unnamed:
-            pending.variables = _in_order(pending.unnamed, cells)
+            state = State({}, [], unnamed=pending.unnamed).in_order_of(cells)
+            pending.variables, pending.unnamed = list(state.variables), []
         load = self._plan_slots(pending.variables, cells, notes, whole=first)
         if first:
             if not pending.variables:
@@ -295,17 +299,6 @@ class Restored:
         if self.strict_restore:
             raise ValueError(f"The state of {self.name!r} doesn't fit as it was saved.\n{notes}")
         warnings.warn(f"The state of {self.name!r} is not as it was saved.\n{notes}", stacklevel=4)
-
-
-def _in_order(arrays: Sequence[np.ndarray], cells: Sequence[Cell]) -> list[SavedVariable]:
-    """Arrays as slots of these cells, if they are as many; else what fits nothing."""
-    names = [(cell.path, name) for cell in cells for name in cell.stored]
-    if len(names) != len(arrays):
-        return [SavedVariable(Known(""), {})]
-    slots: dict[str, dict[str, np.ndarray]] = {cell.path: {} for cell in cells}
-    for (path, name), array in zip(names, arrays, strict=True):
-        slots[path][name] = array
-    return [SavedVariable(Known(path), each) for path, each in slots.items()]
 
 
 def _ref(variable: Any) -> Any:

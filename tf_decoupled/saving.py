@@ -16,7 +16,7 @@ from tf_decoupled.hyperparameters import Hyperparameter, is_variable, serialize
 from tf_decoupled.naming import Known
 from tf_decoupled.state import Cell, tf_variable
 
-ABOUT = "about"
+ABOUT, UNNAMED = "about", "unnamed/"
 
 
 class SavedVariable(NamedTuple):
@@ -31,13 +31,14 @@ class State(NamedTuple):
     """A state, taken apart.
 
     kind: which rule's slots these are; None if the file doesn't say. given: what the numbers were
-    at construction.
+    at construction. unnamed: slots of which only the order is known, as from a whole `.h5` file.
     """
 
     numbers: Mapping[str, np.ndarray]
     variables: Sequence[SavedVariable]
     kind: str | None = None
     given: Mapping[str, Any] | None = None
+    unnamed: Sequence[np.ndarray] = ()
 
     @classmethod
     def of(cls, arrays: Mapping[str, Any]) -> "State":
@@ -51,14 +52,29 @@ class State(NamedTuple):
                 slots.setdefault(path, {})[slot] = np.asarray(value)
         variables = [SavedVariable(known.get(p, Known(p)), slots[p]) for p in slots]
         numbers = {n: np.asarray(v) for n, v in arrays.items() if ":" not in n and n != ABOUT}
-        return cls(numbers, variables, about.get("kind"), about.get("given"))
+        unnamed = [numbers.pop(f"{UNNAMED}{i}") for i in range(about.get("unnamed", 0))]
+        return cls(numbers, variables, about.get("kind"), about.get("given"), unnamed)
 
     def arrays(self) -> "Arrays":
         """The inverse of `of`."""
         slots = {f"{s.known.path}:{name}": a for s in self.variables for name, a in s.slots.items()}
         variables = [list(saved.known) for saved in self.variables]
         about = {"kind": self.kind, "given": self.given, "variables": variables}
-        return Arrays({**self.numbers, **slots}, json.dumps(about))
+        unnamed = {f"{UNNAMED}{i}": array for i, array in enumerate(self.unnamed)}
+        text = json.dumps(about | {"unnamed": len(unnamed)})
+        return Arrays({**self.numbers, **slots, **unnamed}, text)
+
+    def in_order_of(self, cells: Iterable[Cell]) -> "State":
+        """The same with the unnamed slots as those of these cells, if they are as many."""
+        if not self.unnamed:
+            return self
+        names = [(cell.path, name) for cell in cells for name in cell.stored]
+        if len(names) != len(self.unnamed):
+            return self._replace(variables=[SavedVariable(Known(""), {})])  # which fits nothing
+        slots: dict[str, dict[str, np.ndarray]] = {path: {} for path, _ in names}
+        for (path, name), array in zip(names, self.unnamed, strict=True):
+            slots[path][name] = array
+        return self._replace(variables=[SavedVariable(Known(p), each) for p, each in slots.items()])
 
 
 class Arrays(dict):
@@ -204,7 +220,7 @@ class Saved:
             variables.append(saved._replace(known=known))
             taken.add(path)
         numbers |= self.pending.added
-        return State(numbers, variables, self.kind(), self.constructed())
+        return State(numbers, variables, self.kind(), self.constructed(), self.pending.unnamed)
 
     def get_state(self) -> Arrays:
         """The state as arrays by name; `set_state` is the inverse.
@@ -225,8 +241,8 @@ class Saved:
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"A state is a mapping of names to arrays. Received: {state!r}")
-        state = State.of(state)
-        slots = any(saved.slots for saved in state.variables)
+        state = State.of(state).in_order_of(self.cells)
+        slots = state.unnamed or any(saved.slots for saved in state.variables)
         if slots and not self.built:
             raise ValueError("Build the optimizer first: `opt.build(model.trainable_variables)`.")
         own = self.named_variables() if slots else self.named_numbers()
