@@ -31,6 +31,7 @@ def test_every_number_acts_at_the_next_step_without_a_new_trace(case):
         clipnorm=0.5,
         use_ema=True,
         ema_overwrite_frequency=2,
+        jit_compile=False,
     )
     if case.name.startswith("Lookahead-Lookahead"):
         pytest.skip("its two levels are rows of this test already")
