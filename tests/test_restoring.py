@@ -143,6 +143,17 @@ def test_two_thousand_variables_are_matched_in_no_time():
         assert match(saved, here) == {i: i for i in range(2000)}
 
 
+def test_what_was_built_later_has_no_position():
+    a, b = named("a", "b")
+    saved = td.AdamW()
+    saved.build([b])
+    trained(saved, [a, b])
+    optimizer = td.AdamW()
+    optimizer.build(named("x", "y", seed=5))
+    with pytest.warns(UserWarning, match="no variable of the file is among those"):
+        optimizer.load_own_variables(file_of(saved))
+
+
 def test_what_is_kept_has_no_position():
     a, b = named("a", "b")
     saved = trained(td.AdamW(), [a, b])
