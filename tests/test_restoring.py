@@ -88,6 +88,18 @@ def test_what_stands_beside_a_variable_that_was_found_follows_it():
     assert found["dense/bias:m"] == expected["dense_1/bias:m"]
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_zeros_and_ones_prove_nothing(value):
+    """With them many variables begin: another one may hold them before the weights come."""
+    (a, b), (again_a, again_b) = named("a", "b"), named("a", "b", seed=5)
+    for v in (a, again_b):
+        v.assign(np.full((3, 3), value))
+    saved, optimizer = trained(td.AdamW(0.0), [a, b]), td.AdamW(0.0)
+    optimizer.build([again_a, again_b])
+    optimizer.load_own_variables(file_of(saved))
+    assert moments(optimizer) == moments(saved)
+
+
 def test_without_values_position_decides_where_names_are_other_ones():
     saved = trained(td.AdamW(), named("dense/kernel", "dense_1/kernel"))
     optimizer = td.AdamW()
@@ -494,6 +506,25 @@ def test_a_checkpoint_with_frozen_variables_keeps_their_slots_until_they_come(tm
         saved = optimizer
     optimizer.build([a, b])
     assert moments(optimizer) == {n: expected[n] for n in ("b:m", "a:m")}
+
+
+@pytest.mark.parametrize("build_first", [True, False])
+def test_a_checkpoint_brings_its_loss_scale(build_first, tmp_path):
+    (a,) = named("a")
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        saved = td.SGD(0.1)
+        saved.build([a])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    saved.dynamic_scale.assign(64.0)
+    path = tf.train.Checkpoint(a=a, optimizer=saved).save(tmp_path / "checkpoint")
+    optimizer = td.SGD(0.1)
+    if build_first:
+        optimizer.build([a])
+    tf.train.Checkpoint(a=a, optimizer=optimizer).restore(path)
+    optimizer.build([a])
+    assert float(optimizer.dynamic_scale) == 64.0
 
 
 def test_a_variable_may_be_in_a_checkpoint_twice(tmp_path):
