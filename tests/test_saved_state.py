@@ -357,8 +357,13 @@ def test_a_whole_h5_file_can_be_saved_in_another_format_at_once(tmp_path):
     by_state.set_weights(model.get_weights())
     by_state.optimizer.build(by_state.trainable_variables)
     by_state.optimizer.set_state(loaded.optimizer.get_state())
+    path = both(loaded).save(tmp_path / "checkpoint")
+    by_checkpoint = [compiled(sequential(), td.AdamW(0.01)) for _ in range(2)]
+    by_checkpoint[0].optimizer.build(by_checkpoint[0].trainable_variables)
+    for each in by_checkpoint:
+        both(each).restore(path)
     expected = train(model).get_weights()
-    for each in (again, by_state):
+    for each in (again, by_state, *by_checkpoint):
         for a, b in zip(expected, train(each).get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tf_decoupled.hyperparameters import is_variable
 from tf_decoupled.saving import State
-from tf_decoupled.state import Cell, tf_variable
+from tf_decoupled.state import Cell, ref_of
 
 VALUE = "VARIABLE_VALUE"  # TensorFlow's name of a variable's value in a checkpoint
 UNKNOWN = object()  # the id of a restore of which no slot has come yet
@@ -44,9 +44,9 @@ class Layout(tf.train.experimental.PythonState):
     def get_slot(self, variable: Any, name: str) -> Any:
         """The slot of a variable; each once, however often the variable is in the checkpoint."""
         cell, slot = self._cell_of(variable), self._slot_name(name)
-        if cell is None or slot not in cell.stored or (_ref(variable), slot) in self.written:
+        if cell is None or slot not in cell.stored or (ref_of(variable), slot) in self.written:
             return None
-        self.written.add((_ref(variable), slot))
+        self.written.add((ref_of(variable), slot))
         return cell.stored[slot]
 
     def serialize(self) -> bytes:
@@ -76,7 +76,7 @@ class Layout(tf.train.experimental.PythonState):
         if self.restore_id not in (slot_variable_position.restore_uid, UNKNOWN):
             self._begin()
         self.restore_id, self.slots_came = slot_variable_position.restore_uid, True
-        cell, key = self._cell_of(variable), (_ref(variable), slot)
+        cell, key = self._cell_of(variable), (ref_of(variable), slot)
         if cell is not None:
             self.arrived.add(key)
             return cell.stored.get(slot)
@@ -107,7 +107,7 @@ class Layout(tf.train.experimental.PythonState):
     def bind(self, cell: Cell) -> None:
         """Tells TensorFlow that a slot has been restored that was made later than its variable."""
         for slot, stored in cell.stored.items():
-            position = self.positions.pop((_ref(cell.variable), slot), None)
+            position = self.positions.pop((ref_of(cell.variable), slot), None)
             if position is not None:
                 position.restore(stored)
 
@@ -123,10 +123,6 @@ class Layout(tf.train.experimental.PythonState):
         """The slot, if the name is that of one of this rule."""
         kind, _, slot = saved_name.rpartition(":")
         return slot if kind == self.optimizer.kind() else None
-
-
-def _ref(variable: Any) -> Any:
-    return tf_variable(variable).ref()
 
 
 class Checkpointed:

@@ -11,7 +11,7 @@ Each but the second is told by one warning, or raised with `strict_restore`.
 
 import numbers
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from tf_decoupled.masks import path_of
 from tf_decoupled.naming import Known
 from tf_decoupled.saving import SavedVariable, State
-from tf_decoupled.state import Cell, tf_variable
+from tf_decoupled.state import Cell, ref_of
 
 SHOWN = 8  # names in a message
 NOT_HELD = (
@@ -114,20 +114,9 @@ class Restored:
                 self._tell(notes)
             self.reset_state()
             return
-        self.scale_as_saved(state.numbers)
-        load_numbers, load_slots = self._plan_numbers(state, notes), self._reset_cells
-        if self.built:
-            state = state.in_order_of(self.cells)
-        if self.built and state.variables:
-            load_slots = self._plan_slots(state.variables, list(self.cells), notes)
-        self._tell(notes)
-        if not notes.nothing_fits:
-            load_numbers()
-        load_slots()
+        self._load(state, lambda saved, notes: self._plan_slots(saved, list(self.cells), notes))
         if not self.built:
             self.pending.variables = list(state.variables)
-            self.pending.unnamed = list(state.unnamed)
-            self.pending.at_build = bool(state.variables or state.unnamed)
 
     def restore_checkpoint(self, state: State, arrived: set[tuple[Any, str]]) -> None:
         """The same where TensorFlow itself restores the slots in `arrived`: (variable, slot).
@@ -137,19 +126,28 @@ class Restored:
         if self.is_of_another_kind(state):
             self.restore(state)
             return
+        self._load(state, lambda saved, notes: self._plan_rest(_with_slots(saved), arrived, notes))
+        if not self.built:
+            self.pending.variables += _with_slots(state.variables)
+
+    def _load(
+        self, state: State, plan_slots: Callable[[Sequence[SavedVariable], Notes], Callable]
+    ) -> None:
+        """Loads numbers, and slots as planned; nothing of either before all is planned."""
         self.scale_as_saved(state.numbers)
         notes, load_slots = Notes(), self._reset_cells
         load_numbers = self._plan_numbers(state, notes)
-        rest = [saved for saved in state.variables if saved.slots]
-        if self.built and state.variables:
-            load_slots = self._plan_rest(rest, arrived, notes)
+        if self.built:
+            state = state.in_order_of(self.cells)
+            if state.variables:
+                load_slots = plan_slots(state.variables, notes)
         self._tell(notes)
         if not notes.nothing_fits:
             load_numbers()
         load_slots()
         if not self.built:
-            self.pending.variables += rest
-            self.pending.at_build = bool(state.variables)
+            self.pending.unnamed = list(state.unnamed)
+            self.pending.at_build = bool(state.variables or state.unnamed)
 
     def restore_waiting(self, cells: Sequence[Cell], first: bool) -> None:
         """Loads what waits for these cells, which are new; at the first build, tells what lacks."""
@@ -172,7 +170,7 @@ class Restored:
     def wait_for(self, variable: Any, slot: str, value: np.ndarray) -> None:
         """Keeps a slot of a variable that is restored before the optimizer is built on it."""
         for saved in self.pending.variables:
-            if saved.variable is not None and _ref(saved.variable) == _ref(variable):
+            if saved.variable is not None and ref_of(saved.variable) == ref_of(variable):
                 saved.slots[slot] = value
                 return
         known = Known(path_of(variable), tuple(variable.shape))
@@ -249,8 +247,7 @@ class Restored:
                     else:
                         cell.reset([name])
                 self.layout.bind(cell)
-            rest = [each for i, each in enumerate(saved) if each.slots and i not in found]
-            self.pending.variables = rest
+            self.pending.variables = _with_slots(v for i, v in enumerate(saved) if i not in found)
 
         return assign
 
@@ -258,14 +255,14 @@ class Restored:
         self, rest: list[SavedVariable], arrived: set[tuple[Any, str]], notes: Notes
     ) -> Callable[[], None]:
         """What of a checkpoint to load into cells of which TensorFlow restores nothing."""
-        variables = {ref for ref, _ in arrived}
-        bare = [cell for cell in self.cells if cell.stored and _ref(cell.variable) not in variables]
-        others = [cell for cell in self.cells if _ref(cell.variable) in variables]
+        there = {ref for ref, _ in arrived}
+        bare = [cell for cell in self.cells if cell.stored and ref_of(cell.variable) not in there]
+        others = [cell for cell in self.cells if ref_of(cell.variable) in there]
         lacking = [
             (cell, name)
             for cell in others
             for name in cell.stored
-            if (_ref(cell.variable), name) not in arrived
+            if (ref_of(cell.variable), name) not in arrived
         ]
         notes.anew += [f"{cell.path}:{name}" for cell, name in lacking]
         waiting = self.pending.variables
@@ -301,8 +298,8 @@ class Restored:
         warnings.warn(f"The state of {self.name!r} is not as it was saved.\n{notes}", stacklevel=4)
 
 
-def _ref(variable: Any) -> Any:
-    return tf_variable(variable).ref()
+def _with_slots(saved: Iterable[SavedVariable]) -> list[SavedVariable]:
+    return [variable for variable in saved if variable.slots]
 
 
 def _given_otherwise(then: Any, now: Any, saved: np.ndarray | None) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from tf_decoupled import naming
 from tf_decoupled.hyperparameters import Hyperparameter, is_variable, serialize
 from tf_decoupled.naming import Known
-from tf_decoupled.state import Cell, tf_variable
+from tf_decoupled.state import Cell, ref_of, tf_variable
 
 ABOUT, UNNAMED = "about", "unnamed/"
 
@@ -208,7 +208,7 @@ class Saved:
         numbers = {name: v.numpy() for name, v in self.named_numbers().items()}
         by_value, variables = checkpoint_of is None, []
         for cell, known in zip(self.cells, self.known_cells(self.cells, by_value), strict=True):
-            there = not by_value and tf_variable(cell.variable).ref() in checkpoint_of
+            there = not by_value and ref_of(cell.variable) in checkpoint_of
             stored = {} if there else cell.stored
             variables.append(SavedVariable(known, {name: v.numpy() for name, v in stored.items()}))
         taken = {saved.known.path for saved in variables}
@@ -278,10 +278,8 @@ class Saved:
 
     def find(self, saved: Sequence[SavedVariable], cells: Sequence[Cell]) -> dict[int, Cell]:
         """The cell of each saved variable, by its index, where it has one."""
-        by_ref = {tf_variable(cell.variable).ref(): cell for cell in cells}
-        sure = {
-            i: tf_variable(s.variable).ref() for i, s in enumerate(saved) if s.variable is not None
-        }
+        by_ref = {ref_of(cell.variable): cell for cell in cells}
+        sure = {i: ref_of(s.variable) for i, s in enumerate(saved) if s.variable is not None}
         found = {i: by_ref.pop(ref) for i, ref in sure.items() if ref in by_ref}
         others, free = [i for i in range(len(saved)) if i not in sure], list(by_ref.values())
         known = [saved[i].known for i in others]

@@ -192,10 +192,10 @@ class Cells:
         return self._cells[index]
 
     def __contains__(self, variable: Any) -> bool:
-        return tf_variable(variable).ref() in self._index
+        return ref_of(variable) in self._index
 
     def index(self, variable: Any) -> int:
-        return self._index[tf_variable(variable).ref()]
+        return self._index[ref_of(variable)]
 
     def add(self, cell: Cell) -> None:
         """Adds a cell; a path that is taken already gets a number, as `Variable~1`."""
@@ -204,13 +204,18 @@ class Cells:
             self._repeats[path] += 1
             cell.path = f"{path}~{self._repeats[path]}"
         self._paths.add(cell.path)
-        self._index[tf_variable(cell.variable).ref()] = len(self._cells)
+        self._index[ref_of(cell.variable)] = len(self._cells)
         self._cells.append(cell)
 
 
 def tf_variable(variable: Any) -> tf.Variable:
     """The `tf.Variable` inside a Keras variable, or the variable itself."""
     return variable if isinstance(variable, tf.Variable) else variable.value
+
+
+def ref_of(variable: Any) -> Any:
+    """What tells a variable from all others, to be the key of a mapping."""
+    return tf_variable(variable).ref()
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
