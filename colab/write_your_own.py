@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import tf_decoupled as td
 from tf_decoupled.math import ema
-from tf_decoupled.state import zeros
+from tf_decoupled.engine.state import zeros
 
 keras.utils.set_random_seed(0)
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from cases import gradients, run, variables
 
 import tf_decoupled as td
-from tf_decoupled import replicas
+from tf_decoupled.engine import replicas
 
 
 def called_functions(optimizer, jit=None):

@@ -15,7 +15,7 @@ import tensorflow as tf
 from cases import gradients, run, small_data, small_model, variables
 
 import tf_decoupled as td
-from tf_decoupled import keras_hooks
+from tf_decoupled.engine import keras_hooks
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 import tf_decoupled as td
-from tf_decoupled.hyperparameters import Scalar
+from tf_decoupled.engine.hyperparameters import Scalar
 
 source = pytest.importorskip("keras.src.optimizers", reason="Keras keeps its optimizers elsewhere")
 FOLDER = pathlib.Path(source.__file__).parent

@@ -147,7 +147,7 @@ def test_bare_variables_of_one_name_are_told_apart_by_their_values():
 
 
 def test_two_thousand_variables_are_matched_in_no_time():
-    from tf_decoupled.naming import Known, match
+    from tf_decoupled.engine.naming import Known, match
 
     saved = [Known(f"net/block_{i}/dense/kernel", (4, 4)) for i in range(2000)]
     for own in ("block_{}/dense/kernel", "net_1/block_{}/dense/kernel"):

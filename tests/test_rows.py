@@ -7,7 +7,7 @@ import tensorflow as tf
 from cases import mirrored, run, variables
 
 import tf_decoupled as td
-from tf_decoupled import rows
+from tf_decoupled.engine import rows
 
 ROWS, WIDTH = 20, 3
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from cases import gradients, run, small_data, small_model, state_of, variables
 
 import tf_decoupled as td
-from tf_decoupled.state import Cell, Cells
+from tf_decoupled.engine.state import Cell, Cells
 
 
 def trained(model=None, optimizer=None):

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_decoupled.state import tf_variable
+from tf_decoupled.engine.state import tf_variable
 
 Moments = tuple[Any, Any, Any]  # count, mean and variance of each channel
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from tf_decoupled.hyperparameters import is_variable
+from tf_decoupled.engine.hyperparameters import is_variable
 from tf_decoupled.math import norm
-from tf_decoupled.optimizer import Optimizer
-from tf_decoupled.state import tf_variable
+from tf_decoupled.engine.optimizer import Optimizer
+from tf_decoupled.engine.state import tf_variable
 
 
 class SwapAveraged(keras.callbacks.Callback):
@@ -43,7 +43,7 @@ class SwapAveraged(keras.callbacks.Callback):
 
     def set_model(self, model: keras.Model) -> None:
         optimizer = innermost(model)
-        if not (isinstance(optimizer, Optimizer) and optimizer.use_ema):
+        if not (isinstance(optimizer, Optimizer) and optimizer.has_evaluation_weights()):
             raise ValueError(
                 "SwapAveraged needs an optimizer of this library that keeps averages: compile the "
                 "model with `use_ema=True`, as td.AdamW(1e-3, use_ema=True). "
@@ -53,6 +53,7 @@ class SwapAveraged(keras.callbacks.Callback):
         self.restore(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
+        innermost(self.model).restore_training_weights()
         evaluate = _unguarded(self.model)
 
         def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -111,7 +112,9 @@ class SwapAveraged(keras.callbacks.Callback):
             now = tf.convert_to_tensor(tf_variable(variable))
             if tf.reduce_all((now == average) | tf.math.is_nan(now)):
                 variable.assign(raw)
-        cls.swapped.pop(innermost(model), None)
+        if innermost(model) in cls.swapped:
+            cls.swapped.pop(innermost(model))
+            innermost(model).say_held(False)
 
 
 class HyperparameterLogger(keras.callbacks.Callback):
@@ -206,7 +209,7 @@ class HyperparameterLogger(keras.callbacks.Callback):
 
     def _weights(self) -> dict[Any, tf.Tensor]:
         """The values in float32 by variable; those of the model while nothing is built yet."""
-        values = {tf_variable(cell.variable).ref(): cell.read()[0] for cell in self.optimizer.cells}
+        values = {tf_variable(c.variable).ref(): v for c, v in self.optimizer.training_values()}
         return values or {
             tf_variable(v).ref(): tf.cast(v, tf.float32) for v in self.model.trainable_variables
         }

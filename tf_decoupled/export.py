@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tf_decoupled.state import tf_variable
+from tf_decoupled.engine.state import tf_variable
 
 
 class TrainableModel(tf.Module):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tf_decoupled import registry
+from tf_decoupled.engine import registry
 
 
 def path_of(variable: Any) -> str:
@@ -324,7 +324,9 @@ def decide(mask: Callable[[Any], bool], variable: Any) -> Decision:
     return Decision(bool(decays), reason(mask, variable))
 
 
-def settle(mask: Callable[[Any], bool], variables: Sequence[Any]) -> None:
+def settle(
+    mask: Callable[[Any], bool], variables: Sequence[Any], whose: str = "Decay mask"
+) -> None:
     """Tells a mask the variables; raises, naming them, if it has patterns that match none."""
     paths, idle = [path_of(v) for v in variables], []
     for part in parts(mask):
@@ -332,7 +334,7 @@ def settle(mask: Callable[[Any], bool], variables: Sequence[Any]) -> None:
         idle += [r for r in part.patterns() if not any(re.search(r, path) for path in paths)]
     if idle:
         raise ValueError(
-            f"Decay mask patterns that match no variable: {idle}. A typing error would leave "
+            f"{whose} patterns that match no variable: {idle}. A typing error would leave "
             f"variables decaying that should not; correct or remove them. The paths are: {paths}"
         )
 
@@ -395,3 +397,16 @@ class DecayReport(NamedTuple):
 
     def _decay_of(self, row: Row) -> str:
         return f"{self.weight_decay:g}" if row.decays else "-"
+
+
+class DecayReports(NamedTuple):
+    """The decay reports of several rules."""
+
+    reports: list[DecayReport]
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for report in self.reports for row in report.rows]
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self.reports))

@@ -21,8 +21,8 @@ import tensorflow as tf
 from keras.optimizers.schedules import ExponentialDecay, LearningRateSchedule
 from typing_extensions import dataclass_transform
 
-from tf_decoupled import registry
-from tf_decoupled.hyperparameters import fits, is_number
+from tf_decoupled.engine import registry
+from tf_decoupled.engine.hyperparameters import fits, is_number
 
 Variable = (tf.Variable, keras.Variable)
 LAST_STEP = 2**31

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_decoupled.optimizer import Optimizer
+from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.optimizers.adamw import AdamW
 from tf_decoupled.optimizers.sgdw import SGDW
 

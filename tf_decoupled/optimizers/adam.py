@@ -1,6 +1,6 @@
 """Adam, with L2 regularization as an option."""
 
-from tf_decoupled.hyperparameters import Scalar
+from tf_decoupled.engine.hyperparameters import Scalar
 from tf_decoupled.optimizers.adamw import AdamW
 
 

@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from tf_decoupled.hyperparameters import Beta, Scalar
+from tf_decoupled.engine.hyperparameters import Beta, Scalar
 from tf_decoupled.math import ema, trust_ratio
-from tf_decoupled.optimizer import Optimizer
-from tf_decoupled.state import zeros
+from tf_decoupled.engine.optimizer import Optimizer
+from tf_decoupled.engine.state import zeros
 
 
 class LAMB(Optimizer):

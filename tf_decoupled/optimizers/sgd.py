@@ -1,6 +1,6 @@
 """SGD, with L2 regularization as an option."""
 
-from tf_decoupled.hyperparameters import Beta, Scalar
+from tf_decoupled.engine.hyperparameters import Beta, Scalar
 from tf_decoupled.optimizers.sgdw import SGDW
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_decoupled import decay, masks, registry, replicas
-from tf_decoupled.hyperparameters import Hyperparameter, Scalar, resolve, serialize
-from tf_decoupled.optimizer import Optimizer
-from tf_decoupled.state import tf_variable
+from tf_decoupled import masks
+from tf_decoupled.engine import decay, registry, replicas
+from tf_decoupled.engine.hyperparameters import Hyperparameter, Scalar, resolve, serialize
+from tf_decoupled.engine.optimizer import Optimizer
+from tf_decoupled.engine.state import tf_variable
 
 ADDED = ("decay_coupling", "decay_mask", "base_learning_rate")  # to Keras's own arguments
 

@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from tf_decoupled.hyperparameters import Scalar, Steps
-from tf_decoupled.state import copy
+from tf_decoupled.engine.hyperparameters import Scalar, Steps
+from tf_decoupled.engine.state import copy
 from tf_decoupled.wrappers.wrapper import Wrapper
 
 

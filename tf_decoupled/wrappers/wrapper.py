@@ -1,32 +1,21 @@
 """Wrapper: what rules around other rules share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from tf_decoupled.hyperparameters import Hyperparameter
-from tf_decoupled.optimizer import Optimizer
-from tf_decoupled.state import Cell
+import tensorflow as tf
 
-
-class Forwarded(Hyperparameter):
-    """A shared hyperparameter of a wrapper: the wrapped optimizer's own."""
-
-    def __get__(self, owner, cls=None):
-        if owner is None or "given" not in vars(owner):
-            return self.default
-        return getattr(owner.innermost(), self.name)
-
-    def __set__(self, owner, value) -> None:
-        if "given" in vars(owner):
-            setattr(owner.inner, self.name, value)
+from tf_decoupled.engine.hyperparameters import differs, number_of
+from tf_decoupled.engine.optimizer import Optimizer
 
 
 class Wrapper(Optimizer):
     """A rule around a rule: `Lookahead(AdamW(1e-3))`.
 
-    The wrapped optimizer is never built. It lends its pure `init` and `step`, its hyperparameters
-    (`h.inner`, live as ever) and its rate, decay, mask and clips; its slots are kept among the
-    wrapper's (`s.inner`). A subclass overrides `init` and `step`.
+    The wrapped optimizer is never built. It lends its pure functions, its hyperparameters
+    (`h.inner`, live as ever) and its rate, decay and mask, which are attributes of the wrapper,
+    too; its slots are kept among the wrapper's (`s.inner`). What it was given for the engine, as
+    `clipnorm` or `use_ema`, becomes the wrapper's. A subclass overrides `init` and `step`.
     """
 
     declared: ClassVar = {}
@@ -34,12 +23,17 @@ class Wrapper(Optimizer):
     inner: Optimizer = None
 
     @classmethod
-    def interpret(cls, given: dict[str, Any]) -> dict[str, Any]:
+    def interpret_rule(cls, given: dict[str, Any]) -> dict[str, Any]:
         inner = given["inner"]
         if not isinstance(inner, Optimizer):
             raise TypeError(
                 "A wrapper goes around an optimizer of this library, `Lookahead(AdamW(1e-3))`. "
                 f"Received: {inner!r}"
+            )
+        if not isinstance(inner, Wrapper) and inner.branches()[0][1] is not inner:
+            raise TypeError(
+                f"{cls.__name__} goes around one rule: wrap the members of a {type(inner).__name__}"
+                f", `Partition([(mask, {cls.__name__}(member)), ...])`. Received: {inner!r}"
             )
         if inner.sparse != "exact":
             raise ValueError(
@@ -51,45 +45,75 @@ class Wrapper(Optimizer):
                 f"The wrapped {type(inner).__name__} has been built, with slots of its own that "
                 "would be left behind. Wrap a fresh one."
             )
-        return given
+        return given | adopted(cls, given, inner)
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        for optimizer in wrapped(self):
-            optimizer.updates = self.updates  # what a schedule shows there must be of this step
+        let_go(self)
+
+    def tree(self) -> Iterator[tuple[str, Optimizer]]:
+        yield "", self
+        for place, rule in self.inner.tree():
+            yield f"inner/{place}".rstrip("/"), rule
 
     def innermost(self) -> Optimizer:
         return self.inner.innermost()
 
-    def hyperparameters_at(self, step: Any) -> dict[str, Any]:
-        inner = self.inner.hyperparameters_at(step)
-        return inner | self.live_hyperparameters_at(step) | {"inner": inner}
+    def holder_of(self, name: str) -> Any:
+        return self if name in self.declared else self.inner.holder_of(name)
 
-    def hyperparameters_of(self, cell: Cell, h: dict[str, Any]) -> dict[str, Any]:
-        inner = self.inner.hyperparameters_of(cell, h["inner"])
-        own = {name: h[name] for name in self.declared if name in h}
-        return super().hyperparameters_of(cell, h | inner | own | {"inner": inner})
+    def rule_at(self, step: tf.Tensor) -> dict[str, Any]:
+        inner = self.inner.rule_at(step)
+        return inner | self.resolved(self.own_arguments(), step) | {"inner": inner}
 
-    def build(self, variables: Sequence) -> None:
-        super().build(variables)
-        for optimizer in wrapped(self):
-            optimizer.built = True
-
-    def live_hyperparameters(self) -> dict[str, tuple[Any, Hyperparameter]]:
-        inner = self.inner.live_hyperparameters()
-        return super().live_hyperparameters() | {f"inner/{k}": v for k, v in inner.items()}
+    def hyperparameters_of(self, block: Any, h: dict[str, Any], scale: Any = None) -> dict[str, Any]:
+        inner = h["inner"]
+        inner = self.inner.hyperparameters_of(block, inner, self.scale_of(block, h, scale))
+        shared = {name: value for name, value in inner.items() if name not in self.declared}
+        return h | shared | {"inner": inner, "correction": h["correction"]}
 
     def kind(self) -> str:
         return f"{super().kind()}({self.inner.kind()})"
 
 
-def wrapped(optimizer: Optimizer) -> Iterator[Optimizer]:
-    """The optimizers inside a wrapper, from the outside in."""
-    while isinstance(optimizer, Wrapper):
-        optimizer = optimizer.inner
-        yield optimizer
+Wrapper.declare(Optimizer.engine_arguments)
 
 
-for _name, _hyperparameter in Optimizer.declared.items():
-    _forwarded = Forwarded(_name, _hyperparameter.kind, _hyperparameter.default)
-    setattr(Wrapper, _name, _forwarded)
+class Scaled(Wrapper):
+    """A wrapper that multiplies rates and leaves the rest to the optimizer inside.
+
+    A subclass says a number of each variable, `measure`, and what that multiplies its rate by,
+    `multiplier`.
+    """
+
+    def init(self, p):
+        return dict(inner=self.inner.init(p))
+
+    def step(self, p, g, s, h):
+        p, inner = self.inner.step(p, g, s.inner, h.inner)
+        return p, dict(inner=inner)
+
+
+def adopted(cls: type[Optimizer], given: dict[str, Any], inner: Optimizer) -> dict[str, Any]:
+    """The engine's arguments that were given to the inner optimizer; raises for two answers."""
+    theirs = {}
+    for name, hyperparameter in cls.engine_arguments.items():
+        value = number_of(getattr(inner.given, name))
+        if not differs(value, hyperparameter.default):
+            continue
+        if differs(given[name], hyperparameter.default) and differs(given[name], value):
+            raise ValueError(
+                f"`{name}` was given to {cls.__name__} and to the {type(inner).__name__} inside. "
+                f"Give it to {cls.__name__} alone. Received: {given[name]!r} and {value!r}"
+            )
+        theirs[name] = value
+    return theirs
+
+
+def let_go(optimizer: Optimizer) -> None:
+    """Takes from the optimizers inside what is the outermost's: engine arguments and the count."""
+    for _, rule in optimizer.rules():
+        if rule is not optimizer:
+            rule.updates = optimizer.updates  # what a schedule shows there must be of this step
+            for name, hyperparameter in optimizer.engine_arguments.items():
+                setattr(rule.given, name, hyperparameter.default)

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
-from tf_decoupled.hyperparameters import Hyperparameter, fits, is_number, is_variable
+from tf_decoupled.engine.hyperparameters import Hyperparameter, fits, is_number, is_variable
 from tf_decoupled.schedules import peak_of
 
 COUPLINGS: dict[str, Callable[..., tf.Tensor]] = {

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tf_decoupled import naming
-from tf_decoupled.hyperparameters import Hyperparameter, is_variable, serialize
-from tf_decoupled.naming import Known
-from tf_decoupled.state import Cell, ref_of, tf_variable
+from tf_decoupled.engine import naming
+from tf_decoupled.engine.hyperparameters import Hyperparameter, is_variable, serialize
+from tf_decoupled.engine.naming import Known
+from tf_decoupled.engine.state import Cell, ref_of, tf_variable
 
 ABOUT, UNNAMED = "about", "unnamed/"
 
@@ -139,6 +139,8 @@ class Mismatch(NamedTuple):
 class Saved:
     """The part of an optimizer that saving and loading goes through, in whatever format."""
 
+    state_may_follow = False  # of one that was made from a configuration
+
     def add_counter(self, name: str, start: float = 0, dtype: str = "int64") -> None:
         """Makes a scalar variable of the step, saved by its name, as an attribute; once."""
         if name in self.starts:
@@ -174,7 +176,11 @@ class Saved:
 
     def live_hyperparameters(self) -> dict[str, tuple[Any, Hyperparameter]]:
         """Whose hyperparameter it is, and which, by the name under which it is saved."""
-        return {name: (self, each) for name, each in self.declared.items() if each.live}
+        named = {name: (self, each) for name, each in self.declared.items() if each.live}
+        for place, rule in self.rules():
+            own = {} if rule is self else rule.own_arguments()
+            named |= {f"{place}/{name}": (rule, each) for name, each in own.items() if each.live}
+        return named
 
     def hyperparameter_variables(self) -> dict[str, Any]:
         """The variables that hold the hyperparameters given as numbers."""
@@ -188,10 +194,6 @@ class Saved:
         """What each live hyperparameter was at construction: a number, None, or a word for it."""
         live = self.live_hyperparameters().items()
         return {name: owner.constructed_with[each.name] for name, (owner, each) in live}
-
-    def kind(self) -> str:
-        """Whose slots these are: the class that declares them, and that of what it wraps."""
-        return next(cls.__name__ for cls in type(self).__mro__ if "init" in vars(cls))
 
     @property
     def variables(self) -> list:
@@ -319,7 +321,8 @@ class Saved:
         for name, start in self.starts.items():
             getattr(self, name).assign(start)
         for cell in self.cells:
-            cell.reset()
+            for name in cell.stored:
+                cell.reset(name)
 
     def set_weights(self, weights: Sequence) -> None:
         """Assigns `variables` in their order; slots that come before the build, at the build.

@@ -54,13 +54,18 @@ def host_is_reachable() -> bool:
     return not isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
 
 
-def all_reduce(grads: list) -> list:
-    """The gradients summed over all replicas, in one batch; as they are outside of replicas."""
-    context = tf.distribute.get_replica_context()
+def all_reduce(tensors: list) -> list:
+    """The sums over all replicas, in one batch: of gradients, or of variables that each one has."""
+    context, strategy = tf.distribute.get_replica_context(), tf.distribute.get_strategy()
+    if context is None and any(isinstance(t, tf.Variable) for t in tensors):
+        if strategy.num_replicas_in_sync == 1:
+            return [tf.convert_to_tensor(components(v)[0]) for v in tensors]
+        pairs = [(v, v) for v in tensors]
+        return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
     if context is None or context.num_replicas_in_sync == 1:
-        return grads
+        return tensors
     # On the replica's device, also what was an argument.
-    local = tf.nest.map_structure(tf.identity, grads, expand_composites=True)
+    local = tf.nest.map_structure(tf.identity, tensors, expand_composites=True)
     return context.all_reduce(tf.distribute.ReduceOp.SUM, local)
 
 
@@ -69,17 +74,6 @@ def shares(grads: list) -> list:
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     in_replica = tf.distribute.get_replica_context() is not None
     return grads if in_replica or replicas == 1 else [g / replicas for g in grads]
-
-
-def summed(variables: list[tf.Variable]) -> list:
-    """The sums over replicas of variables that hold something else on each, for each to have."""
-    if tf.distribute.get_replica_context() is not None:
-        return all_reduce([tf.convert_to_tensor(v) for v in variables])
-    strategy = tf.distribute.get_strategy()
-    if strategy.num_replicas_in_sync == 1:
-        return [tf.convert_to_tensor(components(v)[0]) for v in variables]
-    pairs = [(v, v) for v in variables]
-    return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
 
 
 def once(function: Callable[[list], None], tensors: list) -> None:
@@ -123,6 +117,11 @@ def parts(variable: tf.Variable) -> Iterator[int | None]:
 def components(value: Any) -> tuple[Any, ...]:
     """The parts of a variable or tensor, one per device of this process; often just itself."""
     return tf.distribute.get_strategy().experimental_local_results(value)
+
+
+def all_components(variable: tf.Variable) -> tuple[tf.Variable, ...]:
+    """The variable's parts on the devices of this process, whatever the present strategy is."""
+    return strategy_of(variable).experimental_local_results(variable)
 
 
 def component(value: Any, replica: int | None) -> Any:

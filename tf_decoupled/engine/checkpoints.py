@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 import numpy as np
 import tensorflow as tf
 
-from tf_decoupled.hyperparameters import is_variable
-from tf_decoupled.saving import State
-from tf_decoupled.state import Cell, ref_of
+from tf_decoupled.engine.hyperparameters import is_variable
+from tf_decoupled.engine.saving import State
+from tf_decoupled.engine.state import Cell, ref_of
 
 VALUE = "VARIABLE_VALUE"  # TensorFlow's name of a variable's value in a checkpoint
 UNKNOWN = object()  # the id of a restore of which no slot has come yet

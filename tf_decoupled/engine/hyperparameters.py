@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from typing_extensions import dataclass_transform
 
-from tf_decoupled import arguments, registry
+from tf_decoupled.engine import arguments, registry
 from tf_decoupled.math import one_minus_power
 
 Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
@@ -51,6 +51,7 @@ class Hyperparameter:
     def __get__(self, owner, cls=None):
         if owner is None or "given" not in vars(owner):
             return self.default
+        owner = owner.holder_of(self.name)
         return self.present(owner.given, owner.iterations)
 
     def present(self, given: Any, iterations: Any) -> Any:
@@ -61,6 +62,7 @@ class Hyperparameter:
     def __set__(self, owner, value) -> None:
         if "given" not in vars(owner):
             return  # Keras's constructor speaks of its own defaults; ours come after it.
+        owner = owner.holder_of(self.name)
         given = getattr(owner.given, self.name)
         if not self.live:
             raise AttributeError(
@@ -146,6 +148,16 @@ class Declared:
     positional: ClassVar[int] = 2
 
     @classmethod
+    def declare(cls, own: Mapping[str, "Hyperparameter"]) -> None:
+        """Adds arguments to those that the class has."""
+        cls.declared = cls.declared | own
+        cls.__signature__ = _signature(cls, own)
+
+    def holder_of(self, name: str) -> Any:
+        """Whose argument `self.name` is: this one's, unless a class says otherwise."""
+        return self
+
+    @classmethod
     def names(cls) -> list[str]:
         """All that instances have as hyperparameters, a wrapped optimizer's included."""
         members = {
@@ -161,16 +173,21 @@ class Declared:
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        own = {
-            name: _hyperparameter(name, kind, vars(cls)[name])
-            for name, kind in inspect.get_annotations(cls, eval_str=True).items()
-            if name in vars(cls) and ClassVar not in (kind, get_origin(kind))
-        }
-        for name, hyperparameter in own.items():
-            setattr(cls, name, hyperparameter)
-        cls.declared = cls.declared | own
-        cls.__signature__ = _signature(cls, own)
-        registry.register(cls, "tf_decoupled", before=cls.__module__.partition(".")[0])
+        cls.declare(declared_in(cls))
+        if hasattr(cls, "get_config"):  # as an optimizer has; a rule by itself is not saved
+            registry.register(cls, "tf_decoupled", before=cls.__module__.partition(".")[0])
+
+
+def declared_in(cls: type) -> dict[str, Hyperparameter]:
+    """The hyperparameters of a class's own annotated defaults, now its attributes."""
+    own = {
+        name: _hyperparameter(name, kind, vars(cls)[name])
+        for name, kind in inspect.get_annotations(cls, eval_str=True).items()
+        if name in vars(cls) and ClassVar not in (kind, get_origin(kind))
+    }
+    for name, hyperparameter in own.items():
+        setattr(cls, name, hyperparameter)
+    return own
 
 
 def _check_spelling(owner: Declared, name: str, value: Any) -> None:
@@ -268,6 +285,16 @@ def serialize(value: Any) -> Any:
     return registry.serialize(value)
 
 
+def number_of(value: Any) -> Any:
+    """The number that a variable of ours holds, as it was given; anything else as it is."""
+    return _present(value) if getattr(value, "as_given", None) is not None else value
+
+
+def differs(value: Any, other: Any) -> bool:
+    """Whether an argument is another than this; a variable is another than any number."""
+    return value is not other and (is_variable(value) or is_variable(other) or value != other)
+
+
 def _present(variable: Any) -> float | int:
     number, given = _plain(variable), getattr(variable, "as_given", None)
     if not isinstance(number, float) or given is None:
@@ -298,16 +325,20 @@ def written(owner: "Declared", implied: dict[str, Any]) -> str:
 class Corrections:
     """1 − βᵗ of each hyperparameter β, computed when it is first read: `h.correction.beta_1`.
 
-    All variables of a step share it: XLA would compile every repetition.
+    All variables of a step share it: XLA would compile every repetition. It is computed outside of
+    what is mapped over a stack.
     """
 
     def __init__(self, h: Mapping[str, Any]):
         self._h = h
+        eager = tf.executing_eagerly()
+        self._here = tf.init_scope if eager else tf.compat.v1.get_default_graph().as_default
 
     def __getattr__(self, name: str) -> tf.Tensor:
         if self._h.get(name) is None:
             raise AttributeError(f"There is no hyperparameter {name!r} to correct for.")
-        setattr(self, name, one_minus_power(self._h[name], self._h["t"]))
+        with self._here():
+            setattr(self, name, one_minus_power(self._h[name], self._h["t"]))
         return getattr(self, name)
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from tf_decoupled.masks import path_of
-from tf_decoupled.naming import Known
-from tf_decoupled.saving import SavedVariable, State
-from tf_decoupled.state import Cell, ref_of
+from tf_decoupled.engine.naming import Known
+from tf_decoupled.engine.saving import SavedVariable, State
+from tf_decoupled.engine.state import Cell, ref_of
 
 SHOWN = 8  # names in a message
 NOT_HELD = (
@@ -134,7 +134,8 @@ class Restored:
         self, state: State, plan_slots: Callable[[Sequence[SavedVariable], Notes], Callable]
     ) -> None:
         """Loads numbers, and slots as planned; nothing of either before all is planned."""
-        self.scale_as_saved(state.numbers)
+        for concern in self.order.all:
+            concern.restored(state.numbers)
         notes, load_slots = Notes(), self._reset_cells
         load_numbers = self._plan_numbers(state, notes)
         if self.built:
@@ -245,7 +246,7 @@ class Restored:
                     if (cell.path, name) in has:
                         variable.assign(slots[cell.path][name])
                     else:
-                        cell.reset([name])
+                        cell.reset(name)
                 self.layout.bind(cell)
             self.pending.variables = _with_slots(v for i, v in enumerate(saved) if i not in found)
 
@@ -274,14 +275,15 @@ class Restored:
             load()
             self.pending.variables = waiting + self.pending.variables
             for cell, name in lacking:
-                cell.reset([name])
+                cell.reset(name)
 
         return assign
 
     def _reset_cells(self) -> None:
         """For the file of an optimizer that had not begun."""
         for cell in self.cells:
-            cell.reset()
+            for name in cell.stored:
+                cell.reset(name)
 
     def _take_numbers_back(self) -> None:
         """Undoes the loading of numbers, which comes before the build, where nothing fits."""

@@ -1,0 +1,274 @@
+"""Blocks: how values and slots are stored, and what one call of a rule steps.
+
+A block is one variable, or a stack: n small variables of one shape, whose slots are stored as one
+array [n, ...] each. A rule is written for one variable and mapped over a stack, so that thousands
+of variables cost one computation. Nobody else touches storage; a saved state has one array per
+variable and slot, whatever the blocks are.
+"""
+
+import copy
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_decoupled.engine import replicas
+from tf_decoupled.engine.pieces import Piece
+from tf_decoupled.engine.hyperparameters import namespace
+from tf_decoupled.engine.state import Cell, flatten, nest, tf_variable
+
+LARGEST = 16_384  # elements of a variable in a stack: to stack larger ones costs more than it saves
+VALUE = ""  # among the names of what a block stores: the variable
+
+
+class RowGradient(NamedTuple):
+    """A sparse gradient with its repeated rows summed, in arrays of the shape that came.
+
+    `sums` [n, ...]: the sum of each different row once, then zeros, so norms of it are those of
+    the dense gradient. `rows` [n]: the rows, as they came. `places` [n]: where each one's sum is.
+    """
+
+    sums: tf.Tensor
+    rows: tf.Tensor
+    places: tf.Tensor
+
+
+class Block:
+    """What is read and written for one call of a rule: one cell, or a stack of cells alike."""
+
+    def __init__(self, cells: Sequence[Cell]):
+        self.cells, self.stacked = tuple(cells), len(cells) > 1
+        first = self.cells[0]
+        self.rule, self.branch, self.constraint = first.rule, first.branch, first.constraint
+        self.slots, self.kept = first.slots, first.kept
+        self.overwrites = first.overwrites
+        self.shape, self.dtype = first.variable.shape, tf.as_dtype(first.variable.dtype)
+        self.precision = tf.float64 if self.dtype == tf.float64 else tf.float32
+        self.variables = [tf_variable(cell.variable) for cell in self.cells]
+        self.stored: dict[str, Any] = {}
+
+    def store(self) -> None:
+        """Makes the variables behind the slots, beside those of the model."""
+        with replicas.beside(self.variables[0]):
+            self.stored = {name: self._made(name) for name in (*self.slots, *self.kept)}
+        for i, cell in enumerate(self.cells):
+            for name, variable in self.stored.items():
+                path = f"{cell.path}/{name}"
+                cell.stored[name] = Piece(variable, i, path) if self.stacked else variable
+
+    def _made(self, name: str) -> keras.Variable:
+        slots = [(cell.slots | cell.kept)[name] for cell in self.cells]
+        slot, n = slots[0], len(slots)
+        start = [each.initial for each in slots]
+        if len(set(map(str, start))) == 1:
+            initializer = keras.initializers.Constant(start[0])
+        else:
+            values = np.reshape(start, (n,) + (1,) * len(slot.shape) if self.stacked else ())
+            initializer = lambda shape, dtype: tf.cast(tf.broadcast_to(values, shape), dtype)  # noqa: E731
+        path = self.cells[0].path if n == 1 else f"{self.cells[0].path}_and_{n - 1}_more"
+        prefix = path.replace("/", "_").replace("~", "_")  # as scope names may be
+        return keras.Variable(
+            initializer,
+            shape=(n, *slot.shape) if self.stacked else slot.shape,
+            dtype=slot.dtype or self.precision.name,
+            trainable=False,
+            **(dict(synchronization="on_read", aggregation="sum") if slot.summed else {}),
+            name=f"{prefix}_{name.replace('/', '_')}",
+        )
+
+    def on(self, replica: int | None) -> "Block":
+        """The same block with the components of its variables on one device."""
+        block, here = copy.copy(self), replicas.on(replica)
+        block.variables = [here(variable) for variable in self.variables]
+        block.stored = {name: here(tf_variable(v)) for name, v in self.stored.items()}
+        return block
+
+    def gather(self, tensors: Sequence[tf.Tensor | None]) -> tf.Tensor:
+        """One tensor per variable as one array; zeros in the place of None."""
+        if not self.stacked:
+            return tensors[0]
+        zeros = tf.zeros(self.shape, self.precision)
+        return tf.stack([zeros if tensor is None else tensor for tensor in tensors])
+
+    def values(self) -> tf.Tensor | None:
+        """The values of a stack. Those of a single variable are read inside of XLA."""
+        return tf.stack(self.variables) if self.stacked else None
+
+    def assign_values(self, left: Mapping[str, tf.Tensor], key: "Key", rows: Any = None) -> None:
+        """Stores what XLA has left to be stored: the values of a stack, or rows of a variable."""
+        if self.stacked:
+            there = key.present or [True] * len(self.variables)
+            values = tf.unstack(left[VALUE])
+            for variable, value, present in zip(self.variables, values, there, strict=True):
+                if present:
+                    variable.assign(value)
+            return
+        for name, value in left.items():
+            variable = self.stored[name] if name else self.variables[0]
+            if value.shape.rank:
+                variable.scatter_update(tf.IndexedSlices(value, rows))
+            else:
+                variable.assign(value)
+
+    def map(self, function: Callable, *trees: Any) -> Any:
+        """Calls a function of one variable's arrays on them, or on each of the stack's."""
+        if not self.stacked:
+            return function(*trees)
+        return tf.vectorized_map(lambda each: function(*each), trees, fallback_to_while_loop=False)
+
+    def broadcast(self, each: tf.Tensor, array: tf.Tensor) -> tf.Tensor:
+        """A number of each variable, [n], in a shape to go with the stack's `array`, [n, ...]."""
+        if not each.shape.rank:
+            return each
+        return tf.reshape(each, [-1] + [1] * (array.shape.rank - 1))
+
+
+class Blocks:
+    """The blocks of an optimizer, in the order in which they were made."""
+
+    def __init__(self):
+        self._blocks: list[Block] = []
+
+    def __iter__(self) -> Iterator[Block]:
+        return iter(self._blocks)
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def __getitem__(self, number: int) -> Block:
+        return self._blocks[number]
+
+    def append(self, block: Block) -> None:
+        self._blocks.append(block)
+
+
+class Key(NamedTuple):
+    """Which block a part is of, by number; which variables have a gradient, None for all."""
+
+    block: int
+    present: tuple[bool, ...] | None = None
+
+
+class Part:
+    """One block during one step.
+
+    g: the gradient, [n, ...] for a stack. present: which variables of it have one, None for all.
+    p: the value, in the precision in which it is stepped; raw: as it is stored. s: the slots by
+    name. h: the hyperparameters that these variables see. new: what concerns keep, for `write`.
+    """
+
+    def __init__(
+        self, block: Block, g: Any = None, value: tf.Tensor | None = None, present: Any = None
+    ):
+        self.block, self.value = block, value
+        self.rows = g if isinstance(g, RowGradient) else None
+        self.g = g.sums if self.rows else g
+        self.present = None if present is None else tf.constant(present)
+        self.h: Any = None
+        self.new: dict[str, tf.Tensor] = {}
+
+    def read(self) -> None:
+        """Reads the variable anew."""
+        variable = self.block.variables[0]
+        self.raw = self.value if self.block.stacked else self._rows_of(variable)
+        self.p = tf.cast(self.raw, self.block.precision)
+        vars(self).pop("s", None)
+
+    @functools.cached_property
+    def s(self) -> dict[str, tf.Tensor]:
+        """The rule's slots by name. A copy that hasn't begun is `p`, as that is when asked for."""
+        values = {name: self.kept(name) for name in self.block.slots}
+        for name, slot in self.block.slots.items():
+            if slot.initial != slot.initial:
+                values[name] = tf.where(tf.math.is_nan(values[name]), self.p, values[name])
+        return values
+
+    def kept(self, name: str) -> tf.Tensor:
+        """What a concern keeps beside the variable, as it is stored."""
+        return self._rows_of(self.block.stored[name])
+
+    def _rows_of(self, variable: tf.Variable) -> tf.Tensor:
+        if self.rows is None or not variable.shape.rank:
+            return tf.convert_to_tensor(variable)
+        return tf.gather(variable, self.rows.rows)
+
+    def map(self, function: Callable, *arrays: Any) -> Any:
+        """Calls `function(*arrays, h)` on one variable's arrays, or on each of the stack's."""
+        flat = dict(flatten(self.h))
+        each = {name: x for name, x in flat.items() if getattr(x, "shape", None) and x.shape.rank}
+        if not each:
+            h = namespace(self.h)
+            return self.block.map(lambda *own: function(*own, h), *arrays)
+        return self.block.map(
+            lambda numbers, *own: function(*own, nest(flat | numbers)), each, *arrays
+        )
+
+    def step(self) -> None:
+        """Calls the rule: p and s become those after the step."""
+        rule = self.block.rule.step
+
+        def one(p: tf.Tensor, g: tf.Tensor, s: dict, h: SimpleNamespace) -> tuple:
+            p, slots = rule(p, g, nest(s), h)
+            return p, self._checked(dict(flatten(slots)))
+
+        self.p, self.s = self.map(one, self.p, self.g, self.s)
+
+    def _checked(self, slots: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        if slots.keys() != self.block.slots.keys():
+            raise ValueError(
+                "A rule must return the slots that its `init` declares, all of them and no others. "
+                f"Declared: {sorted(self.block.slots)}. Received: {sorted(slots)}"
+            )
+        return slots
+
+    def write(self, accept: tf.Tensor | None) -> dict[str, tf.Tensor]:
+        """Stores p, s and `new`; returns what is to be stored outside of XLA.
+
+        Where `accept` is false, or a variable has no gradient, all stays what it is.
+        """
+        left, block = {}, self.block
+        accept = both(accept, self.present)
+        for name, value in {VALUE: self.p, **self.s, **self.new}.items():
+            variable = block.stored[name] if name else block.variables[0]
+            value = tf.cast(value, variable.dtype)
+            if accept is not None:
+                before = self.kept(name) if name else self.raw
+                value = tf.where(block.broadcast(accept, value), value, before)
+            if self.rows is not None or (block.stacked and not name):
+                left[name] = value
+            else:
+                variable.assign(value)
+        return left
+
+
+def both(left: tf.Tensor | None, right: tf.Tensor | None) -> tf.Tensor | None:
+    """left and right; None stands for true."""
+    return right if left is None else (left if right is None else left & right)
+
+
+def lay_out(cells: Iterable[Cell]) -> list[Block]:
+    """Blocks of these cells: those that may share one, where they are alike."""
+    groups: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        key = _likeness(cell) if may_stack(cell) else (id(cell),)
+        groups.setdefault(key, []).append(cell)
+    return [Block(group) for group in groups.values()]
+
+
+def _likeness(cell: Cell) -> tuple:
+    """What is the same among the cells of a stack."""
+    variable = tf_variable(cell.variable)
+    slots = tuple((name, *slot[:1], *slot[2:]) for name, slot in (cell.slots | cell.kept).items())
+    return (id(cell.rule), tuple(variable.shape), variable.dtype, variable.device, slots)
+
+
+def may_stack(cell: Cell) -> bool:
+    """Whether the variable is worth stacking, and nothing reads or changes it by itself."""
+    variable = tf_variable(cell.variable)
+    inline = isinstance(replicas.strategy_of(variable), replicas.INLINE)
+    small = 0 < (variable.shape.num_elements() or 0) <= LARGEST
+    return small and not (inline or cell.by_rows or cell.constraint is not None)

@@ -1,0 +1,218 @@
+"""One step, from gradients to variables.
+
+    pair      [(key, g)]: the gradients of each block
+    around    concerns may hold them back; then one all-reduce
+    per device, one XLA computation:
+      before    concerns change all gradients
+      reduce    the rule's sums over all its variables, if it has any
+      blocks    read, enter, step, leave, write: one block after the other
+    after     counters
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tf_decoupled.engine import replicas, sparse
+from tf_decoupled.engine.blocks import Key, Part
+from tf_decoupled.engine.hyperparameters import corrected, namespace
+from tf_decoupled.engine.state import Cell, nest
+from tf_decoupled.masks import path_of
+
+
+def pair(optimizer: Any, grads: list, variables: list) -> list[tuple[Key, Any]]:
+    """The gradients of each block that has one, in the precision in which it is stepped."""
+    cells, missing = optimizer.cells, []
+    given: dict[int, Any] = {}
+    for g, variable in zip(grads, variables, strict=True):
+        if g is None:
+            missing.append(path_of(variable))
+        else:
+            given[cells.index(variable)] = g
+    if grads and not given:
+        raise ValueError(f"No gradients provided for any variable. Variables: {missing}")
+    if missing:
+        warnings.warn(f"Gradients do not exist for variables {missing}.", stacklevel=3)
+    # Empty variables stay as they are. A step of nothing else steps one, and is so counted.
+    filled = {i: g for i, g in given.items() if cells[i].variable.shape.num_elements()}
+    given = filled or dict(list(given.items())[:1])
+    pairs = []
+    for number, block in enumerate(optimizer.blocks):
+        own = [given.get(cells.index(cell.variable)) for cell in block.cells]
+        present = tuple(g is not None for g in own)
+        if any(present):
+            own = [g if g is None else _checked(g, c) for g, c in zip(own, block.cells, strict=True)]
+            pairs.append((Key(number, None if all(present) else present), block.gather(own)))
+    return pairs
+
+
+def _checked(g: Any, cell: Cell) -> Any:
+    """The gradient of the variable's shape; dense, unless its rows are stepped singly."""
+    shape = cell.variable.shape
+    precision = tf.float64 if cell.variable.dtype == tf.float64 else tf.float32
+    if isinstance(g, tf.IndexedSlices):
+        g = sparse.inside(sparse.cast(g, shape, precision), shape[0], cell.path)
+        if cell.by_rows:
+            return g
+        g = sparse.dense(g, shape[0])
+    g = tf.cast(g, precision)
+    if not g.shape.is_compatible_with(shape):
+        raise ValueError(
+            f"The gradient of {cell.path!r} must have the variable's shape {tuple(shape)}. "
+            f"Received: {tuple(g.shape)}"
+        )
+    return g if g.shape.is_fully_defined() else tf.ensure_shape(g, shape)
+
+
+def chain(optimizer: Any, inside_of: Any = None) -> Callable[[list], None]:
+    """What takes the pairs: an update, in all concerns around it, or in those inside of one."""
+    concerns = list(optimizer.order)
+    update = lambda pairs: _update(optimizer, pairs)  # noqa: E731
+    for concern in reversed(concerns[concerns.index(inside_of) + 1 if inside_of else 0 :]):
+        update = concern.around(update)
+    return update
+
+
+def _update(optimizer: Any, pairs: list[tuple[Key, Any]]) -> None:
+    """One update: gradients become the same on all replicas, and each device does it."""
+    keys, grads = tuple(key for key, _ in pairs), replicas.all_reduce([g for _, g in pairs])
+    replicas.once(lambda grads: _update_devices(optimizer, keys, grads), grads)
+
+
+def _update_devices(optimizer: Any, keys: tuple[Key, ...], grads: list) -> None:
+    h = optimizer.hyperparameters_at(optimizer.iterations)
+    numbers = {name: n for concern in optimizer.order for name, n in concern.numbers().items()}
+    for replica in replicas.parts(optimizer.anchor):
+        blocks = [optimizer.blocks[key.block].on(replica) for key in keys]
+        local = [sparse.summed(replicas.component(g, replica)) for g in grads]
+        values = [block.values() for block in blocks]
+        taken, results, left = optimizer.compute(keys, replica, values, local, h, numbers)
+        for block, key, g, rest in zip(blocks, keys, local, left, strict=True):
+            block.assign_values(rest, key, getattr(g, "rows", None))
+    for concern in optimizer.order:
+        concern.after(taken, results)
+    optimizer.count(taken, results)
+
+
+def compute(
+    optimizer: Any, keys: tuple, replica: int | None, values: list, grads: list, h: dict, numbers
+) -> tuple[tf.Tensor, dict[str, tf.Tensor], list[dict[str, tf.Tensor]]]:
+    """What XLA compiles: one update on one device.
+
+    Returns whether the step was taken, what concerns want `after` it, and what is still to be
+    assigned: stacks are taken apart outside, and XLA would copy a variable to change its rows.
+    """
+    parts = []
+    for key, value, g in zip(keys, values, grads, strict=True):
+        block = optimizer.blocks[key.block].on(replica)
+        parts.append(Part(block, g, value, key.present))
+    step = Step(optimizer, h, numbers, parts)
+    for concern in optimizer.order:
+        concern.before(step)
+    step.reduce()
+    left = [step.step(part) for part in parts]
+    taken = tf.constant(True) if step.accept is None else step.accept
+    return taken, step.results, left
+
+
+class Step:
+    """What one update carries through the concerns.
+
+    h, numbers: hyperparameters, and what concerns need of counters. parts: one for each block that
+    has a gradient; `all_parts` also those that take their gradient as it is. accept: whether to
+    take the step, None where nothing can forbid it. results: what leaves XLA.
+    """
+
+    def __init__(self, optimizer: Any, h: dict, numbers: dict, parts: Sequence[Part]):
+        self.optimizer, self.h, self.numbers, self.all_parts = optimizer, _copy(h), numbers, parts
+        self.parts = [part for part in parts if not part.block.overwrites]
+        self.concerns = list(optimizer.order)
+        self.accept: tf.Tensor | None = None
+        self.results: dict[str, tf.Tensor] = {}
+        self._corrected: dict[tuple, dict] = {}
+
+    def reduce(self) -> None:
+        """Sums over all variables, for rules that have them; what comes of them joins `h`."""
+        for branch in dict.fromkeys(part.block.branch for part in self.parts):
+            parts = [part for part in self.parts if part.block.branch == branch]
+            for place, rule in parts[0].block.rule.tree():
+                if rule.reduces():
+                    self._reduce(rule, branch, place, parts)
+
+    def _reduce(self, rule: Any, branch: str, place: str, parts: list[Part]) -> None:
+        def summands(p, g, s, h):
+            return rule.reduce(p, g, _at(nest(s), place), _at(h, place))
+
+        sums: dict[str, Any] = {}
+        for part in parts:
+            self.read(part)
+            for name, each in part.map(summands, part.p, part.g, part.s).items():
+                if part.present is not None:
+                    each = tf.where(part.present, each, tf.zeros_like(each))
+                sums[name] = sums.get(name, 0.0) + tf.cast(tf.reduce_sum(each), tf.float32)
+        h = self._h_of(branch)
+        own = _at(h, place)
+        joined = rule.combine(namespace(sums), namespace(corrected(own)))
+        for name in rule.shared():
+            start, new = own[name], joined.get(name, own[name])
+            new = new if self.accept is None else tf.where(self.accept, new, start)
+            self.results["/".join(filter(None, (branch, place, name)))] = new
+        own |= joined
+        self._corrected.clear()
+
+    def step(self, part: Part) -> dict[str, tf.Tensor]:
+        """One block: returns what is to be assigned outside of XLA."""
+        self.read(part)
+        part.step()
+        self.leave(part)
+        return part.write(None if part.block.overwrites else self.accept)
+
+    def read(self, part: Part) -> None:
+        """Reads a block and what concerns make of it: the last in order is the nearest to it."""
+        part.h = self._hyperparameters(part)
+        part.read()
+        for concern in reversed(self.concerns):
+            concern.enter(part, self)
+
+    def leave(self, part: Part) -> None:
+        for concern in self.concerns:
+            concern.leave(part, self)
+
+    def _h_of(self, branch: str) -> dict[str, Any]:
+        return self.h[branch] if branch else self.h
+
+    def _hyperparameters(self, part: Part) -> dict[str, Any]:
+        """Those that the block's variables see, in the precision in which they are stepped."""
+        block = part.block
+        key = (block.branch, block.precision)
+        if key not in self._corrected:
+            members = {each.block.branch for each in self.all_parts} - {""}
+            h = {name: value for name, value in self.h.items() if name not in members}
+            h = _cast(h | self._h_of(block.branch), block.precision)
+            self._corrected[key] = corrected(h)
+        return block.rule.hyperparameters_of(block, self._corrected[key])
+
+
+def _copy(h: dict[str, Any]) -> dict[str, Any]:
+    return {name: _copy(v) if isinstance(v, dict) else v for name, v in h.items()}
+
+
+def _at(tree: Any, place: str) -> Any:
+    """What stands at a place, "inner/inner", of nested dicts or namespaces."""
+    for name in filter(None, place.split("/")):
+        tree = tree[name] if isinstance(tree, dict) else getattr(tree, name)
+    return tree
+
+
+def _cast(h: dict[str, Any], dtype: tf.DType) -> dict[str, Any]:
+    """The same with all real numbers in one precision."""
+
+    def cast(value: Any) -> Any:
+        if isinstance(value, dict):
+            return _cast(value, dtype)
+        real = tf.is_tensor(value) and value.dtype.is_floating
+        return tf.cast(value, dtype) if real else value
+
+    return {name: cast(value) for name, value in h.items()}
