@@ -83,7 +83,7 @@ def test_averaged_swaps_the_averages_in_and_out():
         raise RuntimeError("inside")
     for v, value in zip(trainable, after, strict=True):
         np.testing.assert_array_equal(v, value)
-    with pytest.raises(ValueError, match="with `use_ema=True` only"), td.AdamW().averaged():
+    with pytest.raises(ValueError, match="has no evaluation weights"), td.AdamW().averaged():
         pass
 
 

@@ -286,7 +286,7 @@ def test_the_time_to_add_a_cell_does_not_grow_with_their_number():
 
     cells = Cells()
     for _ in range(300):
-        cells.add(Counted(tf.Variable(0.0), "Variable", True, "all"))
+        cells.add(Counted(tf.Variable(0.0), "Variable"))
     assert reads < 10 * len(cells)
     expected = ["Variable", *(f"Variable~{n}" for n in range(1, 300))]
     assert [c.path for c in cells] == expected
@@ -295,5 +295,5 @@ def test_the_time_to_add_a_cell_does_not_grow_with_their_number():
 def test_a_number_for_a_taken_path_is_not_one_that_is_taken_itself():
     cells = Cells()
     for path in ("a~1", "a", "a", "a"):
-        cells.add(Cell(tf.Variable(0.0), path, True, "all"))
+        cells.add(Cell(tf.Variable(0.0), path))
     assert [c.path for c in cells] == ["a~1", "a", "a~2", "a~3"]

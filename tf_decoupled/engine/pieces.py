@@ -68,5 +68,6 @@ class Piece(tf.Module):
     def _restore_from_tensors(self, restored: dict[str, tf.Tensor]) -> None:
         self.assign(restored["VARIABLE_VALUE"])
 
-    def _trackable_children(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {}
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
+        """In a checkpoint a piece is a leaf: the array belongs to no single variable."""
+        return {} if save_type == "checkpoint" else super()._trackable_children(save_type, **kwargs)
