@@ -14,7 +14,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Annotated, Any, ClassVar, TypeAlias, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_origin
 
 import keras
 import numpy as np
@@ -32,11 +32,21 @@ Positive = Annotated[_Live, "a number > 0"]
 Beta = Annotated[_Live, "a number in [0, 1)"]
 Steps = Annotated[_Live, "an integer >= 1"]
 
+# Numbers that shape the traced step, or that stored values are in terms of: never changed.
+Count = Annotated[int, "an integer >= 1"]
+Constant = Annotated[float, "a finite number > 0"]
+Fraction = Annotated[float, "a number in (0, 1)"]
+
 _HOLDS: dict[Any, Callable[[float], bool]] = {
     Scalar: lambda x: 0 <= x < math.inf,
     Positive: lambda x: x > 0,
     Beta: lambda x: 0 <= x < 1,
     Steps: lambda x: x >= 1 and float(x).is_integer(),
+}
+_FIXED: dict[Any, Callable[[float], bool]] = {
+    Count: _HOLDS[Steps],
+    Constant: lambda x: 0 < x < math.inf,
+    Fraction: lambda x: 0 < x < 1,
 }
 
 
@@ -100,6 +110,8 @@ class Hyperparameter:
         where = f"Received: {type(owner).__name__}({self.name}={value!r})"
         if self.kind is bool and not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"`{self.name}` must be True or False. {where}")
+        if self.kind in _FIXED or get_origin(self.kind) is Literal:
+            return self._check_fixed(value, where)
         optional = value is None and self.default is None
         if not self.live or optional or (callable(value) and not is_variable(value)):
             return value
@@ -118,6 +130,22 @@ class Hyperparameter:
         if not fits(number, _HOLDS[self.kind], self.dtype):
             raise ValueError(f"{expected}, in {self.dtype}. {where}")
         return number if isinstance(number, (int, float)) else float(number)
+
+    def _check_fixed(self, value: Any, where: str) -> Any:
+        """As `check`, of a number that is never changed or a word out of some."""
+        if self.kind not in _FIXED:
+            choices = get_args(self.kind)
+            if not isinstance(value, str) or value not in choices:
+                words = ", ".join(map(repr, choices))
+                raise ValueError(f"`{self.name}` must be one of {words}. {where}")
+            return value
+        expected = f"`{self.name}` must be {self.kind.__metadata__[0]}, and is never changed"
+        number = value if is_variable(value) else _plain(value)
+        if not is_number(number):
+            raise TypeError(f"{expected}: no schedule, callable or variable. {where}")
+        if not fits(number, _FIXED[self.kind]):
+            raise ValueError(f"{expected}. {where}")
+        return int(number) if self.kind is Count else float(number)
 
     def bind(self, value: Any, owner: Any) -> Any:
         """The value as it is kept: a number of a live hyperparameter in a variable of its own."""
