@@ -31,6 +31,7 @@ Scalar = Annotated[_Live, "a finite number >= 0"]
 Positive = Annotated[_Live, "a number > 0"]
 Beta = Annotated[_Live, "a number in [0, 1)"]
 Steps = Annotated[_Live, "an integer >= 1"]
+Growth = Annotated[_Live, "a number >= 1"]
 
 # Numbers that shape the traced step, or that stored values are in terms of: never changed.
 Count = Annotated[int, "an integer >= 1"]
@@ -42,6 +43,7 @@ _HOLDS: dict[Any, Callable[[float], bool]] = {
     Positive: lambda x: x > 0,
     Beta: lambda x: 0 <= x < 1,
     Steps: lambda x: x >= 1 and float(x).is_integer(),
+    Growth: lambda x: x >= 1,
 }
 _FIXED: dict[Any, Callable[[float], bool]] = {
     Count: _HOLDS[Steps],
