@@ -7,7 +7,7 @@ import tensorflow as tf
 from cases import mirrored, run, variables
 
 import tf_decoupled as td
-from tf_decoupled.engine import rows
+from tf_decoupled.engine import slices
 
 ROWS, WIDTH = 20, 3
 
@@ -119,12 +119,12 @@ LENGTHS = [5, 1, 0, 17, 16, 3, 40]
 def test_a_thousand_lengths_become_twenty_sizes_at_most():
     @tf.function(input_signature=[tf.TensorSpec([None, 2]), tf.TensorSpec([None], tf.int32)])
     def in_graph(values, indices):
-        return rows.padded(tf.IndexedSlices(values, indices))
+        return slices.padded(tf.IndexedSlices(values, indices))
 
     sizes = set()
     for n in range(1000):
         g = tf.IndexedSlices(tf.ones((n, 2)), tf.range(n))
-        padded = in_graph(g.values, g.indices) if n % 100 else rows.padded(g)
+        padded = in_graph(g.values, g.indices) if n % 100 else slices.padded(g)
         sizes.add(len(padded.indices))
         assert len(padded.values) == len(padded.indices) >= n
         assert set(padded.indices.numpy()) == set(range(n)), "no row comes in that had no slice"
@@ -156,7 +156,7 @@ def test_ragged_batches_are_traced_once_for_each_size(eager):
 def test_padding_changes_nothing(name, how, monkeypatch):
     make = lambda: EXACT[name](sparse="lazy", jit_compile=False)  # noqa: E731
     ours, optimizer = train_ragged(make, ragged_gradients(LENGTHS), **how)
-    monkeypatch.setattr(rows, "padded", lambda g: g)
+    monkeypatch.setattr(slices, "padded", lambda g: g)
     expected, unpadded = train_ragged(make, ragged_gradients(LENGTHS), **how)
     # The last bit of TensorFlow's exp and log depends on where in an array a number stands.
     exact = dict(rtol=0, atol=0) if name == "SGD-no-momentum" else dict(rtol=1e-6, atol=1e-7)
@@ -187,9 +187,9 @@ def test_replicas_pad_the_rows_that_they_put_together():
 def test_the_sums_of_rows_are_those_of_the_dense_gradient():
     for indices in ([3, 1, 3, 3, 0], [2], [], [5, 5], [0, 1, 2]):
         g = tf.IndexedSlices(tf.random.normal((len(indices), 2)), tf.constant(indices, tf.int32))
-        summed, dense = rows.summed(g), rows.dense(g, 6)
+        summed, dense = slices.summed(g), slices.dense(g, 6)
         np.testing.assert_allclose(
-            rows.spread(summed.sums, summed), tf.gather(dense, summed.rows), rtol=1e-6
+            tf.gather(summed.sums, summed.places), tf.gather(dense, summed.rows), rtol=1e-6
         )
         np.testing.assert_allclose(tf.norm(summed.sums), tf.norm(dense), rtol=1e-6)
 
@@ -197,7 +197,7 @@ def test_the_sums_of_rows_are_those_of_the_dense_gradient():
 def test_a_length_known_to_the_trace_is_left_as_it_is():
     @tf.function
     def traced(values):
-        assert rows.padded(g := tf.IndexedSlices(values, tf.range(5))) is g
+        assert slices.padded(g := tf.IndexedSlices(values, tf.range(5))) is g
 
     traced(tf.ones((5, 2)))
 

@@ -31,10 +31,14 @@ from tf_decoupled.optimizers.adam import Adam
 from tf_decoupled.optimizers.adamw import AdamW
 from tf_decoupled.optimizers.lamb import LAMB
 from tf_decoupled.optimizers.lion import Lion
+from tf_decoupled.optimizers.muon import Muon
+from tf_decoupled.optimizers.prodigy import Prodigy
 from tf_decoupled.optimizers.sgd import SGD
 from tf_decoupled.optimizers.sgdw import SGDW
 from tf_decoupled.wrappers.decouple import decouple
 from tf_decoupled.wrappers.lookahead import Lookahead
+from tf_decoupled.wrappers.partition import Partition
+from tf_decoupled.wrappers.schedule_free import ScheduleFree
 from tf_decoupled.wrappers.wrapper import Wrapper
 
 __version__ = "0.1.0"
@@ -50,10 +54,14 @@ __all__ = [
     "DynamicLossScale",
     "Lion",
     "Lookahead",
+    "Muon",
     "NormalizedDecay",
     "Optimizer",
+    "Partition",
     "Positive",
+    "Prodigy",
     "Scalar",
+    "ScheduleFree",
     "Steps",
     "Wrapper",
     "callbacks",

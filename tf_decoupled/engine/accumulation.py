@@ -29,7 +29,9 @@ class Accumulation(Concern):
         super().__init__(optimizer)
         self.add = replicas.compiled(self._add, optimizer.jit_compile)
 
-    steps_rows = False
+    @classmethod
+    def needs_whole_arrays(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {"gradient_accumulation_steps": given["gradient_accumulation_steps"]} if cls.asked(given) else {}
 
     @classmethod
     def asked(cls, given: dict[str, Any]) -> bool:

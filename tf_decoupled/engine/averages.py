@@ -23,7 +23,9 @@ class Averages(Concern):
     ema_warmup: bool = False
     ema_overwrite_frequency: Steps = None
 
-    steps_rows = False
+    @classmethod
+    def needs_whole_arrays(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {"use_ema": given["use_ema"]} if cls.asked(given) else {}
 
     @classmethod
     def asked(cls, given: dict[str, Any]) -> bool:

@@ -18,10 +18,14 @@ OVERWRITE = Overwrite()
 def add(optimizer: Any, variables: Sequence) -> list[Cell]:
     """The cells of these variables, which are new, with their slots made."""
     cells = [_cell(optimizer, v, i) for i, v in enumerate(variables)]
-    optimizer.assign_rules([cell for cell in cells if not cell.overwrites])
-    _check_rules(cells)
-    for cell in cells:
-        _declare_slots(optimizer, cell)
+    try:
+        optimizer.assign_rules([cell for cell in cells if not cell.overwrites])
+        _check_rules(cells)
+        for cell in cells:
+            _declare_slots(optimizer, cell)
+    except BaseException:
+        optimizer.cells.forget(cells)
+        raise
     for block in blocks.lay_out(cells):
         block.store()
         optimizer.blocks.append(block)

@@ -49,7 +49,6 @@ class Concern:
     declared: ClassVar[dict[str, Hyperparameter]] = {}
     counters: ClassVar[dict[str, Counter]] = {}
     needs_finite_gradients = False  # whether a step with a NaN in a gradient must change nothing
-    steps_rows = True  # whether it can do with some rows of a variable
     keeps_rows = False  # whether what it keeps is of single rows, and sparse gradients stay sparse
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -66,6 +65,11 @@ class Concern:
 
     def check_assigned(self, name: str, value: Any, replaced: bool) -> None:
         """Raises where an argument can't become this; `replaced`: by something of another kind."""
+
+    @classmethod
+    def needs_whole_arrays(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments for which single rows of a variable won't do."""
+        return {}
 
     @classmethod
     def asked(cls, given: Mapping[str, Any]) -> bool:

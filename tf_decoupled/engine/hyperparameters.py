@@ -342,7 +342,8 @@ def written(owner: "Declared", implied: dict[str, Any]) -> str:
         given = {name: vars(owner.given).get(name) for name in names}
         given = {n: _present(v) if is_variable(v) else v for n, v in given.items()}
         implied = {n: _present(v) if is_variable(v) else v for n, v in implied.items()}
-        wrapped = [given.pop(n) for n, v in list(given.items()) if isinstance(v, Declared)]
+        first = names[: owner.positional] if owner.positional == 1 else []
+        wrapped = [given.pop(name) for name in first]
         told = {
             name: value
             for name, value in given.items()

@@ -258,7 +258,7 @@ class Optimizer(
         with tf.init_scope():  # once, not at every step of a function that is being traced
             new = {ref_of(v): v for v in variables if v not in self.cells}
             fresh = building.add(self, list(new.values()))
-            self.restore_waiting(fresh, first=not self.built)
+            self.restore_waiting(fresh if self.built else list(self.cells), first=not self.built)
             self.built = True
             for _, rule in self.rules():
                 rule.built = True

@@ -14,7 +14,7 @@ class Piece(tf.Module):
 
     def __init__(self, array: Any, index: int, path: str):
         super().__init__()
-        self.array, self.index, self.path = array, index, path
+        self.array, self.index, self.path = tf_variable(array), index, path
 
     @property
     def name(self) -> str:
@@ -26,14 +26,14 @@ class Piece(tf.Module):
 
     @property
     def dtype(self) -> str:
-        return self.array.dtype
+        return self.array.dtype.name
 
     @property
     def value(self) -> tf.Tensor:
         return self.read_value()
 
     def read_value(self) -> tf.Tensor:
-        return tf.gather(tf.convert_to_tensor(tf_variable(self.array)), self.index)
+        return tf.gather(tf.convert_to_tensor(self.array), self.index)
 
     def numpy(self) -> np.ndarray:
         return self.read_value().numpy()
@@ -45,8 +45,8 @@ class Piece(tf.Module):
             raise ValueError(
                 f"A value of shape {tuple(self.shape)} is needed. Received: {tuple(value.shape)}"
             )
-        components = replicas.all_components(tf_variable(self.array))
-        if getattr(self.array, "synchronization", None) == "on_read":
+        components = replicas.all_components(self.array)
+        if self.array.synchronization == tf.VariableSynchronization.ON_READ:
             value = value / len(components)  # what is read is their sum
         for component in components:
             component.scatter_nd_update([[self.index]], [value])
@@ -70,4 +70,4 @@ class Piece(tf.Module):
 
     def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
         """In a checkpoint a piece is a leaf: the array belongs to no single variable."""
-        return {} if save_type == "checkpoint" else super()._trackable_children(save_type, **kwargs)
+        return {} if save_type == "checkpoint" else {"array": self.array}

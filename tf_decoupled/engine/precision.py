@@ -31,6 +31,11 @@ class Precision(Concern):
             )
         return given
 
+    @classmethod
+    def needs_whole_arrays(cls, given: dict[str, Any]) -> dict[str, Any]:
+        mode = given["low_precision"]
+        return {"low_precision": mode} if mode == "stochastic" else {}
+
     def slots(self, variable: Any, path: str) -> Slots:
         if variable.dtype not in LOW:
             return {}
@@ -46,12 +51,9 @@ class Precision(Concern):
         if MASTER in part.block.kept:
             part.new[MASTER] = part.p
         elif SEED in part.block.kept:
-            now = tf.cast(part.h["step"], tf.int32)
-            part.p = part.block.map(
-                lambda p, own: round_stochastically(p, part.block.dtype, tf.stack([now, own])),
-                part.p,
-                part.kept(SEED),
-            )
+            now, shape = tf.cast(part.h["step"], tf.int32), part.block.shape
+            noise = part.block.map(lambda own: bits(shape, tf.stack([now, own])), part.kept(SEED))
+            part.p = rounded(part.p, part.block.dtype, noise)
 
 
 def recall(value: tf.Tensor, master: tf.Tensor) -> tf.Tensor:
@@ -60,17 +62,24 @@ def recall(value: tf.Tensor, master: tf.Tensor) -> tf.Tensor:
     return tf.where(same, master, tf.cast(value, tf.float32))
 
 
+def bits(shape: tf.TensorShape, seed: tf.Tensor) -> tf.Tensor:
+    """Random int32; by an operation that, unlike newer ones, can be mapped over a stack."""
+    return tf.raw_ops.StatelessRandomUniformFullInt(shape=shape, seed=seed, dtype=tf.int32)
+
+
 def round_stochastically(x: tf.Tensor, dtype: tf.DType, seed: tf.Tensor) -> tf.Tensor:
+    """`rounded`, with bits of this seed."""
+    return rounded(x, dtype, bits(x.shape, seed))
+
+
+def rounded(x: tf.Tensor, dtype: tf.DType, noise: tf.Tensor) -> tf.Tensor:
     """One of the two neighbours of float32 `x` in `dtype`, the nearer more often: E[result] = x.
 
     The bits that `dtype` drops are added a random number of as many bits, and cut off. Below
     float16's normal numbers, where it drops more, the same is done in units of its smallest one.
     """
     dropped = 16 if dtype == tf.bfloat16 else 13
-    noise = tf.bitcast(  # this operation, unlike newer ones, can be mapped over a stack
-        tf.raw_ops.StatelessRandomUniformFullInt(shape=x.shape, seed=seed, dtype=tf.int32),
-        tf.uint32,
-    )
+    noise = tf.bitcast(noise, tf.uint32)
     bits = tf.bitcast(x, tf.uint32) + tf.bitwise.right_shift(
         noise, tf.constant(32 - dropped, tf.uint32)
     )

@@ -46,14 +46,10 @@ class Rows(Concern):
         if given["sparse"] == "exact":
             return given
         _check_catch_up(optimizer)
-        whole = [c for c in optimizer.concerns if not c.steps_rows and c.asked(given)]
-        declared = {name: each for c in whole for name, each in c.declared.items()}
-        wrong = {n: given[n] for n, each in declared.items() if given[n] != each.default}
+        wrong = {n: v for c in optimizer.concerns for n, v in c.needs_whole_arrays(given).items()}
         l2 = given.get("l2", 0)
         if not isinstance(l2, (int, float)) or l2 != 0:
             wrong["l2"] = l2
-        if given["low_precision"] == "stochastic":
-            wrong["low_precision"] = "stochastic"
         if wrong:
             raise ValueError(
                 'With sparse="lazy" a step touches single rows, which these arguments don\'t: '
@@ -82,7 +78,7 @@ class Rows(Concern):
         if part.rows is not None:
             part.g = tf.gather(part.g, part.rows.places)
         if ROW_STEP in part.block.kept:
-            self._catch_up(part, updates=1)
+            self._catch_up(part, step.numbers.get("updates", 1))
 
     def _catch_up(self, part: Any, updates: int) -> None:
         """Value and slots of rows, and the counts after so many updates of the variable."""
@@ -112,10 +108,10 @@ class Rows(Concern):
         optimizer = self.optimizer
         h = optimizer.hyperparameters_at(optimizer.iterations)
         for replica in replicas.parts(optimizer.anchor):
-            now = Step(optimizer, h, {}, [Part(block.on(replica)) for block in blocks])
-            for part in now.all_parts:
+            parts = [Part(block.on(replica)) for block in blocks]
+            now = Step(optimizer, h, {"updates": 0}, parts)
+            for part in parts:
                 now.read(part)
-                self._catch_up(part, updates=0)
                 now.leave(part)
                 part.write(None)
 
@@ -126,7 +122,7 @@ class Rows(Concern):
 def _check_catch_up(cls: type) -> None:
     """Raises for a class without a `catch_up`, or with one that was written for another rule."""
     author = _definer(cls, "catch_up")
-    if author.__name__ == "Optimizer":
+    if author.__name__ == "Rule":
         raise ValueError(
             f'{cls.__name__} can not step single rows: leave sparse="exact", or take '
             f'{", ".join(_stepping_rows(author))}. Received: sparse="lazy"'
@@ -152,6 +148,6 @@ def _stepping_rows(cls: type) -> list[str]:
     """The names of this package's classes that define `catch_up`, below a class."""
     names = []
     for below in cls.__subclasses__():
-        own = "catch_up" in vars(below) and below.__module__.startswith(f"{__package__}.")
+        own = "catch_up" in vars(below) and below.__module__.startswith("tf_decoupled.")
         names += [below.__name__] * own + _stepping_rows(below)
     return names

@@ -137,8 +137,6 @@ class Rule(Declared):
         """The rule's hyperparameters after `step` updates: schedules resolved, and t, step, decay."""
         h = {"t": tf.cast(step + 1, tf.float32), "step": step + 1}
         h |= self.resolved(self.own_arguments(), step)
-        if h["base_learning_rate"] is None:
-            h["base_learning_rate"] = decay.base_rate(self.given.learning_rate)
         return h | {"decay": self.decay_of(h)}
 
     def resolved(self, arguments: Mapping[str, Hyperparameter], step: tf.Tensor) -> dict[str, Any]:
@@ -149,10 +147,13 @@ class Rule(Declared):
             for name, value in values.items()
         }
 
-    def decay_of(self, h: Mapping[str, Any]) -> tf.Tensor:
-        """κ_t of δ(θ) = κ_t θ."""
+    def decay_of(self, h: Mapping[str, Any], scale: Any = 1.0) -> tf.Tensor:
+        """κ_t of δ(θ) = κ_t θ, where the rate and its base are multiplied by `scale`."""
+        base = h["base_learning_rate"]
+        base = decay.base_rate(self.given.learning_rate) if base is None else base
         coupling = decay.COUPLINGS[self.decay_coupling]
-        return coupling(h["learning_rate"], h["base_learning_rate"], h["weight_decay"])
+        base = None if base is None else scale * base
+        return coupling(scale * h["learning_rate"], base, h["weight_decay"])
 
     def hyperparameters_of(self, block: Any, h: dict[str, Any], scale: Any = None) -> dict[str, Any]:
         """Those that a block's variables see; numbers that differ among them as one array.
@@ -160,9 +161,7 @@ class Rule(Declared):
         The rate is multiplied by `scale`; where the mask leaves a variable out, nothing decays.
         """
         if scale is not None:
-            base = h["base_learning_rate"]
-            h = h | {"learning_rate": scale * h["learning_rate"]}
-            h |= {"decay": self.decay_of(h | {"base_learning_rate": base and scale * base})}
+            h = h | {"learning_rate": scale * h["learning_rate"], "decay": self.decay_of(h, scale)}
         decays = [cell.decays for cell in block.cells]
         if all(decays):
             return h

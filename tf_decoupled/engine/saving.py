@@ -147,7 +147,7 @@ class Saved:
             return
         self.starts[name] = start
         # Aggregation would cost a collective per step on TPUs; all replicas assign the same.
-        counter = keras.Variable(start, dtype=dtype, trainable=False, name=name)
+        counter = keras.Variable(start, dtype=dtype, trainable=False, name=name.replace("/", "_"))
         setattr(self, name, counter)
 
     def add_variable(self, *args: Any, **kwargs: Any) -> keras.Variable:

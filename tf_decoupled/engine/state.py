@@ -7,7 +7,7 @@ A rule's `init(p)` declares slots by name, `dict(m=zeros(p), v=zeros(p))`; wrapp
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -116,6 +116,13 @@ class Cells:
         self._paths.add(cell.path)
         self._index[ref_of(cell.variable)] = len(self._cells)
         self._cells.append(cell)
+
+    def forget(self, cells: Sequence[Cell]) -> None:
+        """Takes back the cells that were added last."""
+        for cell in cells:
+            del self._index[ref_of(cell.variable)]
+            self._paths.discard(cell.path)
+        del self._cells[len(self._cells) - len(cells) :]
 
 
 def tf_variable(variable: Any) -> tf.Variable:

@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_decoupled.engine import replicas, sparse
+from tf_decoupled.engine import replicas, slices
 from tf_decoupled.engine.blocks import Key, Part
 from tf_decoupled.engine.hyperparameters import corrected, namespace
 from tf_decoupled.engine.state import Cell, nest
@@ -53,10 +53,10 @@ def _checked(g: Any, cell: Cell) -> Any:
     shape = cell.variable.shape
     precision = tf.float64 if cell.variable.dtype == tf.float64 else tf.float32
     if isinstance(g, tf.IndexedSlices):
-        g = sparse.inside(sparse.cast(g, shape, precision), shape[0], cell.path)
+        g = slices.inside(slices.cast(g, shape, precision), shape[0], cell.path)
         if cell.by_rows:
             return g
-        g = sparse.dense(g, shape[0])
+        g = slices.dense(g, shape[0])
     g = tf.cast(g, precision)
     if not g.shape.is_compatible_with(shape):
         raise ValueError(
@@ -86,7 +86,7 @@ def _update_devices(optimizer: Any, keys: tuple[Key, ...], grads: list) -> None:
     numbers = {name: n for concern in optimizer.order for name, n in concern.numbers().items()}
     for replica in replicas.parts(optimizer.anchor):
         blocks = [optimizer.blocks[key.block].on(replica) for key in keys]
-        local = [sparse.summed(replicas.component(g, replica)) for g in grads]
+        local = [slices.summed(replicas.component(g, replica)) for g in grads]
         values = [block.values() for block in blocks]
         taken, results, left = optimizer.compute(keys, replica, values, local, h, numbers)
         for block, key, g, rest in zip(blocks, keys, local, left, strict=True):

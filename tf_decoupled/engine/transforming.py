@@ -15,8 +15,6 @@ class Transforms(Concern):
 
     gradient_transforms: tuple = ()
 
-    steps_rows = False
-
     @classmethod
     def interpret(cls, given: dict[str, Any], optimizer: type) -> dict[str, Any]:
         transforms = given["gradient_transforms"]
@@ -27,6 +25,10 @@ class Transforms(Concern):
                 f"Received: gradient_transforms={transforms!r}"
             )
         return given | dict(gradient_transforms=tuple(transforms))
+
+    @classmethod
+    def needs_whole_arrays(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {"gradient_transforms": given["gradient_transforms"]} if cls.asked(given) else {}
 
     @classmethod
     def asked(cls, given: Mapping[str, Any]) -> bool:

@@ -4,10 +4,10 @@ import math
 
 import tensorflow as tf
 
-from tf_decoupled.hyperparameters import Beta, Constant, Growth, Positive, Scalar
+from tf_decoupled.engine.hyperparameters import Beta, Constant, Growth, Positive, Scalar
 from tf_decoupled.math import ema
-from tf_decoupled.optimizer import Optimizer
-from tf_decoupled.state import Slot, copy, zeros
+from tf_decoupled.engine.optimizer import Optimizer
+from tf_decoupled.engine.state import Slot, copy, zeros
 
 
 class Prodigy(Optimizer):

@@ -61,6 +61,9 @@ class DecoupledDecay:
         super().update_step(gradient, variable, learning_rate)
         variable.assign_sub(tf.cast(self.decay_at(learning_rate), θ.dtype) * θ)
 
+    def holder_of(self, name: str) -> Any:
+        return self
+
     def check_assigned(self, name: str, value: Any, replaced: bool = False) -> None:
         """Any decay may follow another, and before the build replace another kind."""
         if replaced:

@@ -40,6 +40,9 @@ class Rate:
 class Members(tuple):
     """The pairs of mask and optimizer: a tuple of its own, so that nothing takes it apart."""
 
+    def __repr__(self) -> str:
+        return repr(list(self))
+
 
 class Partition(Optimizer):
     """Each variable to one of several optimizers: the first whose mask says yes.
@@ -63,7 +66,7 @@ class Partition(Optimizer):
 
     declared: ClassVar = {}
     positional: ClassVar[int] = 1
-    members: Any = None
+    members: Any = ()
     learning_rate = Rate()
 
     @classmethod

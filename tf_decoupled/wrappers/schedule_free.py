@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from tf_decoupled.hyperparameters import Fraction, Scalar
-from tf_decoupled.state import Slot, copy
+from tf_decoupled.engine.hyperparameters import Fraction, Scalar
+from tf_decoupled.engine.state import Slot, copy
 from tf_decoupled.wrappers.wrapper import Wrapper
 
 
