@@ -36,16 +36,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
-# The libraries are imported where they are used: each process loads only what it measures.
+# The libraries are imported where they are used: each process loads only what it measures, and one
+# that starts another hands its own peak on, as far as Linux tells.
 
 Shapes = list[tuple[int, ...]]
 Step = Callable[[], Any]
 
 STEPS = 40
+ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
 PLAIN, WHOLE, MIRRORED = "plain", "compiled", "mirrored"
 MODES = {
     PLAIN: "inside tf.function",
@@ -238,7 +236,8 @@ def measure(name: str, mode: str, labels: list[str], rounds: int) -> dict[str, A
 def measured_apart(*arguments: Any) -> dict[str, Any]:
     """`measure` in a fresh process. One that fails is told, and its numbers are missing."""
     command = [sys.executable, __file__, "--measure", json.dumps(arguments)]
-    run = subprocess.run(command, capture_output=True, text=True)
+    environment = ENVIRONMENT | os.environ
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
     if run.returncode == 0:
         return json.loads(run.stdout.splitlines()[-1])
     why = (run.stderr.strip().splitlines() or ["no message"])[-1]
