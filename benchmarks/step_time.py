@@ -7,7 +7,7 @@
 Prints a table per workload and mode. How it is measured:
 
 - Step: the median of 40. The contestants of a table take turns in one process, so that all meet
-  the same machine. PyTorch's have a process of their own: their threads spin on after a step.
+  the same machine. PyTorch's have a process of their own: its threads may spin on.
   GB/s counts the 28 bytes per parameter that Adam must move (read θ, g, m, v; write θ, m, v).
 - First step: with tracing and compiling, the optimizer built before; each contestant in a fresh
   process. Peak: the most memory of that process, with Python, the libraries, θ, g and the slots.
@@ -50,6 +50,7 @@ MODES = {
     WHOLE: "inside tf.function(jit_compile=True)",
     MIRRORED: "MirroredStrategy on 2 logical CPUs",
 }
+ALL = tuple(MODES)
 
 
 # The variables of each workload.
@@ -106,10 +107,10 @@ class Workload(NamedTuple):
 
 
 WORKLOADS = {
-    "resnet50": Workload(resnet50_shapes, modes=tuple(MODES)),
+    "resnet50": Workload(resnet50_shapes, modes=ALL),
     "bert_base": Workload(bert_base_shapes),
     "efficientnet_b7": Workload(efficientnet_b7_shapes),
-    "small_2000": Workload(lambda: [(64, 64), (64,)] * 1000, modes=tuple(MODES)),
+    "small_2000": Workload(lambda: [(64, 64), (64,)] * 1000, modes=ALL),
     "small_5000": Workload(lambda: [(64, 64), (64,)] * 2500, modes=(PLAIN,), peers=False),
     "small_lamb": Workload(lambda: [(64, 64)] * 1000, rule="LAMB"),
     "tiny": Workload(lambda: [(8, 8), (8,)], modes=(PLAIN,)),  # for the test
@@ -188,7 +189,6 @@ def torch_step(contestant: Contestant, shapes: Shapes, mode: str) -> Step:
     return torch.optim.AdamW(params, 1e-3, weight_decay=0.01, **{contestant.name: True}).step
 
 
-ALL = tuple(MODES)
 CONTESTANTS = [
     Contestant("td.AdamW", "tf_decoupled", "AdamW", "AdamW", ALL, tensorflow_step),
     Contestant("td.LAMB", "tf_decoupled", "LAMB", "LAMB", ALL, tensorflow_step),
