@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 import tf_decoupled as td
-from tf_decoupled.math import ema
 from tf_decoupled.engine.state import zeros
+from tf_decoupled.math import ema
 
 keras.utils.set_random_seed(0)
 

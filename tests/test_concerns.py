@@ -23,14 +23,19 @@ def words(path):
     """Names, attributes and strings of a file, but for its docstrings."""
     tree = ast.parse(path.read_text())
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    docs = {id(n.body[0].value) for n in ast.walk(tree) if isinstance(n, documented) and n.body
-            and isinstance(n.body[0], ast.Expr)}
+    docs = {
+        id(n.body[0].value)
+        for n in ast.walk(tree)
+        if isinstance(n, documented) and n.body and isinstance(n.body[0], ast.Expr)
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             yield node.id
         elif isinstance(node, ast.Attribute):
             yield node.attr
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+        elif (
+            isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+        ):
             yield node.value
 
 
@@ -42,9 +47,13 @@ def known_by(concern):
         node.value
         for assign in constants
         for node in ast.walk(assign.value)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        and any(getattr(t, "id", t).__class__ is str and t.id.isupper() for t in assign.targets
-                if isinstance(t, ast.Name))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and any(
+            getattr(t, "id", t).__class__ is str and t.id.isupper()
+            for t in assign.targets
+            if isinstance(t, ast.Name)
+        )
         and node.value.isidentifier()
     }
     return {concern.__name__, *concern.declared, *concern.counters, *slots}
@@ -135,9 +144,11 @@ def test_a_concern_from_outside_brings_an_argument_a_slot_a_counter_a_clip_and_a
     np.testing.assert_allclose(largest, np.abs(GRADIENTS[-1][1]).max(), rtol=1e-6)
     optimizer.forget_halvings()
     assert optimizer.halvings.numpy() == 0
-    assert "largest_entry=1.0" in repr(optimizer) and td.SGDW().halvings == 0 if hasattr(
-        td.SGDW(), "halvings"
-    ) else True
+    assert (
+        "largest_entry=1.0" in repr(optimizer) and td.SGDW().halvings == 0
+        if hasattr(td.SGDW(), "halvings")
+        else True
+    )
     with pytest.raises(ValueError, match="brings bad luck"):
         HalvingSGD(largest_entry=13)
     with pytest.raises(TypeError, match="unexpected keyword argument 'largest_entry'"):

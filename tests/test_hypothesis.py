@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tf_decoupled as td
-from tf_decoupled.engine.precision import round_stochastically
+from tf_decoupled.engine.concerns.precision import round_stochastically
 
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 CLASSES = (td.AdamW, td.Adam, td.SGDW, td.SGD, td.Lion, td.LAMB, td.Adafactor, td.Lookahead)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from cases import CASES, gradients, run, state_of
 
 import tf_decoupled as td
-from tf_decoupled.engine.precision import round_stochastically
+from tf_decoupled.engine.concerns.precision import round_stochastically
 
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 

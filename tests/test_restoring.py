@@ -147,7 +147,7 @@ def test_bare_variables_of_one_name_are_told_apart_by_their_values():
 
 
 def test_two_thousand_variables_are_matched_in_no_time():
-    from tf_decoupled.engine.naming import Known, match
+    from tf_decoupled.engine.persistence.naming import Known, match
 
     saved = [Known(f"net/block_{i}/dense/kernel", (4, 4)) for i in range(2000)]
     for own in ("block_{}/dense/kernel", "net_1/block_{}/dense/kernel"):
@@ -280,7 +280,7 @@ def test_frozen_variables_keep_their_slots_until_they_come_and_are_saved_again()
     assert state_of(once_more).keys() == state_of(saved).keys()
     once_more.build([b, a])
     assert moments(once_more) == {n: moments(saved)[n] for n in ("b:m", "a:m")}
-    assert not once_more.pending.variables
+    assert not once_more.restoring.pending.variables
 
 
 def test_slots_and_counters_that_the_file_lacks_start_anew_and_are_listed():
@@ -502,7 +502,7 @@ def test_a_checkpoint_with_frozen_variables_keeps_their_slots_until_they_come(tm
         expected, optimizer = moments(saved), td.AdamW()
         optimizer.build([b])
         tf.train.Checkpoint(a=a, b=b, optimizer=optimizer).restore(path)
-        assert moments(optimizer) == expected if optimizer.pending.variables else False
+        assert moments(optimizer) == expected if optimizer.restoring.pending.variables else False
         saved = optimizer
     optimizer.build([a, b])
     assert moments(optimizer) == {n: expected[n] for n in ("b:m", "a:m")}

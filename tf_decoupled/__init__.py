@@ -22,8 +22,8 @@ if _backend != "tensorflow":
 
 from tf_decoupled import callbacks, export, importers, masks, schedules
 from tf_decoupled.batch_norm import refresh_batch_norm
+from tf_decoupled.engine.concerns.loss_scale import DynamicLossScale
 from tf_decoupled.engine.decay import NormalizedDecay
-from tf_decoupled.engine.loss_scale import DynamicLossScale
 from tf_decoupled.engine.hyperparameters import Beta, Positive, Scalar, Steps
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.optimizers.adafactor import Adafactor

@@ -9,9 +9,9 @@ import keras
 import tensorflow as tf
 
 from tf_decoupled.engine.hyperparameters import is_variable
-from tf_decoupled.math import norm
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import tf_variable
+from tf_decoupled.math import norm
 
 
 class SwapAveraged(keras.callbacks.Callback):

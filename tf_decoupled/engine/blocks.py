@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_decoupled.engine import replicas
-from tf_decoupled.engine.pieces import Piece
 from tf_decoupled.engine.hyperparameters import namespace
+from tf_decoupled.engine.pieces import Piece
 from tf_decoupled.engine.state import Cell, flatten, nest, tf_variable
 
 LARGEST = 16_384  # elements of a variable in a stack: to stack larger ones costs more than it saves

@@ -7,10 +7,9 @@ import tensorflow as tf
 
 from tf_decoupled import masks
 from tf_decoupled.engine import blocks, replicas
+from tf_decoupled.engine.concerns.precision import LOW
 from tf_decoupled.engine.overwriting import Overwrite
-from tf_decoupled.engine.precision import LOW
 from tf_decoupled.engine.state import Cell, flatten, tf_variable
-
 
 OVERWRITE = Overwrite()
 
@@ -45,7 +44,7 @@ def _cell(optimizer: Any, variable: Any, position: int) -> Cell:
 
 
 def decide(optimizer: Any, rule: Any, branch: str, cells: Sequence[Cell]) -> None:
-    """Notes which rule steps these cells, whether they decay, and what the rule measures of them."""
+    """Notes which rule steps these cells, whether they decay, and what it measures of them."""
     mask = rule.innermost().decay_mask
     if not optimizer.built:
         masks.settle(mask, [cell.variable for cell in cells])

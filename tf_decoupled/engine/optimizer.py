@@ -10,22 +10,20 @@ import tensorflow as tf
 from tf_decoupled import masks
 from tf_decoupled.engine import arguments, building, concern, decay, replicas, step
 from tf_decoupled.engine.blocks import Blocks
-from tf_decoupled.engine.checkpoints import Checkpointed, Layout
-from tf_decoupled.engine.concern import Concern, Concerns, Counter
+from tf_decoupled.engine.concern import Concern, Concerns
 from tf_decoupled.engine.hyperparameters import Hyperparameter, is_variable, written
 from tf_decoupled.engine.keras_hooks import Refusing
 from tf_decoupled.engine.order import ORDER
-from tf_decoupled.engine.restoring import Restored
+from tf_decoupled.engine.persistence.checkpoints import Layout
+from tf_decoupled.engine.persistence.restoring import Restoring
 from tf_decoupled.engine.rule import Rule
-from tf_decoupled.engine.saving import Saved
+from tf_decoupled.engine.persistence.saving import Saved
 from tf_decoupled.engine.state import Cell, Cells, ref_of, tf_variable
 
 OF_THE_STEP = ("state_dtype", "jit_compile")  # the arguments of no rule and no concern
 
 
 class Optimizer(
-    Checkpointed,
-    Restored,
     Refusing,
     Saved,
     Rule,
@@ -126,7 +124,7 @@ class Optimizer(
         self.order = Concerns(self.concerns, self)
         self.add_counters()
         self.layout = Layout(self)
-        self.begin_restoring()
+        self.restoring = Restoring(self)
         compute = lambda *args: step.compute(self, *args)  # noqa: E731
         self.compute = replicas.compiled(compute, self.jit_compile)
 
@@ -188,7 +186,7 @@ class Optimizer(
         return h
 
     def shared_names(self) -> list[tuple[str, list[str]]]:
-        """The scalars that rules share among all variables: name, and place among hyperparameters."""
+        """The scalars that rules share among all variables: name, and place among `h`."""
         return [
             ("/".join([*parts, name]), parts)
             for branch, member in self.branches()
@@ -258,7 +256,8 @@ class Optimizer(
         with tf.init_scope():  # once, not at every step of a function that is being traced
             new = {ref_of(v): v for v in variables if v not in self.cells}
             fresh = building.add(self, list(new.values()))
-            self.restore_waiting(fresh if self.built else list(self.cells), first=not self.built)
+            known = fresh if self.built else list(self.cells)
+            self.restoring.load_waiting(known, first=not self.built)
             self.built = True
             for _, rule in self.rules():
                 rule.built = True
@@ -306,8 +305,6 @@ class Optimizer(
         return masks.DecayReport(
             rows, float(tf.convert_to_tensor(self.weight_decay)), self.decay_coupling
         )
-
-
 
 
 def _word_for(value: Any) -> Any:

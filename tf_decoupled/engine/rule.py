@@ -15,8 +15,8 @@ from tf_decoupled.engine.state import Slot, Slots
 class Rule(Declared):
     """θ ← θ − η u(g, s) − δ(θ): pure functions on the arrays of one variable.
 
-    p: value, g: gradient, s: slots by name, h: hyperparameters by name. `h.t` counts updates from 1,
-    `h.step` is the same as an integer, `h.decay` is κ_t of δ(θ) = κ_t θ, `h.correction.beta_1` is
+    p: value, g: gradient, s: slots by name, h: hyperparameters by name. `h.t` counts updates from
+    1, `h.step` is the same as an integer, `h.decay` is κ_t of δ(θ) = κ_t θ, `h.correction.beta_1` is
     1 − β₁ᵗ, computed once for all variables.
     """
 
@@ -134,7 +134,7 @@ class Rule(Declared):
         return decay.interpret(given | {"decay_mask": masks.as_mask(given["decay_mask"])})
 
     def rule_at(self, step: tf.Tensor) -> dict[str, Any]:
-        """The rule's hyperparameters after `step` updates: schedules resolved, and t, step, decay."""
+        """Its hyperparameters after `step` updates: schedules resolved, and t, step, decay."""
         h = {"t": tf.cast(step + 1, tf.float32), "step": step + 1}
         h |= self.resolved(self.own_arguments(), step)
         return h | {"decay": self.decay_of(h)}
@@ -155,7 +155,9 @@ class Rule(Declared):
         base = None if base is None else scale * base
         return coupling(scale * h["learning_rate"], base, h["weight_decay"])
 
-    def hyperparameters_of(self, block: Any, h: dict[str, Any], scale: Any = None) -> dict[str, Any]:
+    def hyperparameters_of(
+        self, block: Any, h: dict[str, Any], scale: Any = None
+    ) -> dict[str, Any]:
         """Those that a block's variables see; numbers that differ among them as one array.
 
         The rate is multiplied by `scale`; where the mask leaves a variable out, nothing decays.
@@ -169,7 +171,7 @@ class Rule(Declared):
         return h | {name: factor * h[name] for name in self.masked}
 
     def scale_of(self, block: Any, h: dict[str, Any], scale: Any) -> Any:
-        """The multiplier of this rule for a block's variables, times that of the rules around it."""
+        """This rule's multiplier for a block's variables, times that of the rules around it."""
         if not self.defines("measure"):
             return scale
         numbers = [cell.numbers[id(self)] for cell in block.cells]
@@ -178,4 +180,3 @@ class Rule(Declared):
             SimpleNamespace(**h),
         )
         return own if scale is None else own * scale
-

@@ -1,12 +1,12 @@
 """One step, from gradients to variables.
 
-    pair      [(key, g)]: the gradients of each block
-    around    concerns may hold them back; then one all-reduce
-    per device, one XLA computation:
-      before    concerns change all gradients
-      reduce    the rule's sums over all its variables, if it has any
-      blocks    read, enter, step, leave, write: one block after the other
-    after     counters
+pair      [(key, g)]: the gradients of each block
+around    concerns may hold them back; then one all-reduce
+per device, one XLA computation:
+  before    concerns change all gradients
+  reduce    the rule's sums over all its variables, if it has any
+  blocks    read, enter, step, leave, write: one block after the other
+after     counters
 """
 
 import warnings
@@ -43,7 +43,9 @@ def pair(optimizer: Any, grads: list, variables: list) -> list[tuple[Key, Any]]:
         own = [given.get(cells.index(cell.variable)) for cell in block.cells]
         present = tuple(g is not None for g in own)
         if any(present):
-            own = [g if g is None else _checked(g, c) for g, c in zip(own, block.cells, strict=True)]
+            own = [
+                g if g is None else _checked(g, c) for g, c in zip(own, block.cells, strict=True)
+            ]
             pairs.append((Key(number, None if all(present) else present), block.gather(own)))
     return pairs
 

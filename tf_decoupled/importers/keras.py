@@ -8,15 +8,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_decoupled.engine.optimizer import Optimizer
+from tf_decoupled.engine.persistence.naming import aligned_paths
+from tf_decoupled.engine.state import tf_variable
 from tf_decoupled.importers.keras_sources import load, optimizer_of, read
 from tf_decoupled.importers.resuming import build, check, resume, whole_state
-from tf_decoupled.engine.naming import aligned_paths
-from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.optimizers.adam import Adam
 from tf_decoupled.optimizers.adamw import AdamW
 from tf_decoupled.optimizers.sgd import SGD
 from tf_decoupled.optimizers.sgdw import SGDW
-from tf_decoupled.engine.state import tf_variable
 
 CLASSES = {keras.optimizers.Adam: Adam, keras.optimizers.AdamW: AdamW, keras.optimizers.SGD: SGD}
 SLOTS = {

@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
-from tf_decoupled.masks import path_of
 from tf_decoupled.engine.optimizer import Optimizer
-from tf_decoupled.optimizers.adamw import AdamW
 from tf_decoupled.engine.state import tf_variable
+from tf_decoupled.masks import path_of
+from tf_decoupled.optimizers.adamw import AdamW
 
 KNOWN = (keras.optimizers.Adam, keras.optimizers.AdamW, keras.optimizers.SGD)
 COUNTER = "_iterations/.ATTRIBUTES/VARIABLE_VALUE"  # its key in a checkpoint

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from tf_decoupled.engine.hyperparameters import is_variable
+from tf_decoupled.engine.optimizer import Optimizer
+from tf_decoupled.engine.state import Cell
 from tf_decoupled.importers.layouts import torch_layout
 from tf_decoupled.importers.resuming import build, check, resume, whole_state, without_momentum
 from tf_decoupled.importers.torch_groups import counterpart, options, parameter_names
 from tf_decoupled.masks import path_of
-from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.optimizers.sgdw import SGDW
-from tf_decoupled.engine.state import Cell
 
 SLOTS = {"exp_avg": "m", "exp_avg_sq": "v", "max_exp_avg_sq": "v_max", "momentum_buffer": "m"}
 

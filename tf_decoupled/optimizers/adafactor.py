@@ -3,10 +3,10 @@
 import tensorflow as tf
 
 from tf_decoupled.engine.hyperparameters import Positive, Scalar
-from tf_decoupled.math import ema, rms
 from tf_decoupled.engine.optimizer import Optimizer
-from tf_decoupled.schedules import InverseSquareRoot
 from tf_decoupled.engine.state import zeros
+from tf_decoupled.math import ema, rms
+from tf_decoupled.schedules import InverseSquareRoot
 
 
 class Adafactor(Optimizer):

@@ -3,9 +3,9 @@
 import tensorflow as tf
 
 from tf_decoupled.engine.hyperparameters import Beta, Scalar
-from tf_decoupled.math import ema, trust_ratio
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import zeros
+from tf_decoupled.math import ema, trust_ratio
 
 
 class LAMB(Optimizer):

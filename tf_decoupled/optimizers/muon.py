@@ -6,9 +6,9 @@ from typing import Literal
 import tensorflow as tf
 
 from tf_decoupled.engine.hyperparameters import Beta, Count, Scalar
-from tf_decoupled.math import ema, newton_schulz
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import zeros
+from tf_decoupled.math import ema, newton_schulz
 
 # a, b, c of each round, the last of them again for further rounds; and the margin on the norm.
 COEFFICIENTS = {

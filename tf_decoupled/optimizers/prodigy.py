@@ -5,9 +5,9 @@ import math
 import tensorflow as tf
 
 from tf_decoupled.engine.hyperparameters import Beta, Constant, Growth, Positive, Scalar
-from tf_decoupled.math import ema
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import Slot, copy, zeros
+from tf_decoupled.math import ema
 
 
 class Prodigy(Optimizer):

@@ -1,9 +1,9 @@
 """SGDW."""
 
 from tf_decoupled.engine.hyperparameters import Beta, Scalar
-from tf_decoupled.math import shrunk, shrunk_series
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import zeros
+from tf_decoupled.math import shrunk, shrunk_series
 
 
 class SGDW(Optimizer):

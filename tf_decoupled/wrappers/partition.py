@@ -54,8 +54,8 @@ class Partition(Optimizer):
 
     Rate, decay, decay mask and schedules are each member's own, `opt.optimizers[0].learning_rate`;
     what the engine does around them, as `clipnorm` or `use_ema`, is the Partition's.
-    `opt.learning_rate` is the first member's, for callbacks: assigning to it multiplies the rates of
-    all members by the same factor. `print(opt)` shows which variables each has got.
+    `opt.learning_rate` is the first member's, for callbacks: assigning to it multiplies the
+    rates of all members by one factor. `print(opt)` shows which variables each has got.
 
     Args:
         members: pairs of a mask, as `decay_mask` takes it, and an optimizer.

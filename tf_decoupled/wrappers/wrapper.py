@@ -66,7 +66,9 @@ class Wrapper(Optimizer):
         inner = self.inner.rule_at(step)
         return inner | self.resolved(self.own_arguments(), step) | {"inner": inner}
 
-    def hyperparameters_of(self, block: Any, h: dict[str, Any], scale: Any = None) -> dict[str, Any]:
+    def hyperparameters_of(
+        self, block: Any, h: dict[str, Any], scale: Any = None
+    ) -> dict[str, Any]:
         inner = h["inner"]
         inner = self.inner.hyperparameters_of(block, inner, self.scale_of(block, h, scale))
         shared = {name: value for name, value in inner.items() if name not in self.declared}

@@ -11,7 +11,9 @@ from tf_decoupled.engine.hyperparameters import Steps
 from tf_decoupled.engine.state import Slot, Slots, tf_variable
 
 STEPS = "nonfinite_steps"
-GAVE_UP = "`max_consecutive_skips` steps in a row had gradients with a NaN or inf, and were skipped."
+GAVE_UP = (
+    "`max_consecutive_skips` steps in a row had gradients with a NaN or inf, and were skipped."
+)
 
 
 class Nonfinite(Concern):

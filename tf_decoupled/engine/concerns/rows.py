@@ -19,6 +19,7 @@ from tf_decoupled.engine.step import Step
 
 TABLE_STEP, ROW_STEP = "table_step", "row_step"
 
+
 def missed(part: Any) -> tf.Tensor:
     """How many updates of its variable each row was in none of, as float32 [n, 1, ...]."""
     k = tf.cast(part.kept(TABLE_STEP) - part.kept(ROW_STEP), tf.float32)

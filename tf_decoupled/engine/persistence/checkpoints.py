@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_decoupled.engine.hyperparameters import is_variable
-from tf_decoupled.engine.saving import State
+from tf_decoupled.engine.persistence.saved_state import State
 from tf_decoupled.engine.state import Cell, ref_of
 
 VALUE = "VARIABLE_VALUE"  # TensorFlow's name of a variable's value in a checkpoint
@@ -82,7 +82,7 @@ class Layout(tf.train.experimental.PythonState):
             return cell.stored.get(slot)
         value = slot_variable_position.value_tensors()[VALUE].numpy()
         self.positions[key] = slot_variable_position
-        self.optimizer.wait_for(variable, slot, value)
+        self.optimizer.restoring.wait_for(variable, slot, value)
         return None
 
     def deserialize(self, string: bytes) -> None:
@@ -97,12 +97,12 @@ class Layout(tf.train.experimental.PythonState):
         self.slots_came = False
         with np.load(io.BytesIO(string)) as arrays:
             state = State.of(dict(arrays))
-        self.optimizer.restore_checkpoint(state, self.arrived)
+        self.optimizer.restoring.load_checkpoint(state, self.arrived)
 
     def _begin(self) -> None:
         """Forgets what another restore has left."""
         self.arrived, self.positions = set(), {}
-        self.optimizer.begin_restoring()
+        self.optimizer.restoring.begin()
 
     def bind(self, cell: Cell) -> None:
         """Tells TensorFlow that a slot has been restored that was made later than its variable."""
@@ -123,16 +123,3 @@ class Layout(tf.train.experimental.PythonState):
         """The slot, if the name is that of one of this rule."""
         kind, _, slot = saved_name.rpartition(":")
         return slot if kind == self.optimizer.kind() else None
-
-
-class Checkpointed:
-    """The part of an optimizer that TensorFlow's checkpoints see."""
-
-    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
-        """In a checkpoint the layout stands for all but what a subclass has added."""
-        children = dict(super()._trackable_children(save_type, **kwargs))
-        if save_type != "checkpoint":
-            children.pop("layout", None)
-            return children
-        covered = {*self.names_of_keras, *self.starts, "starts", "slots", "given"}
-        return {name: child for name, child in children.items() if name not in covered}

@@ -1,139 +1,16 @@
-"""How an optimizer is saved: its state as arrays by name, its configuration as plain values.
+"""What users and Keras call to save and load an optimizer."""
 
-A state has numbers ("iterations", "learning_rate"), arrays of a variable ("dense/kernel:m"), and
-a JSON text about them, by which they find their variables again; in files it is "about", bytes.
-"""
-
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 
-from tf_decoupled.engine import naming
 from tf_decoupled.engine.hyperparameters import Hyperparameter, is_variable, serialize
-from tf_decoupled.engine.naming import Known
+from tf_decoupled.engine.persistence import naming
+from tf_decoupled.engine.persistence.naming import Known
+from tf_decoupled.engine.persistence.saved_state import Arrays, Mismatch, SavedVariable, State
 from tf_decoupled.engine.state import Cell, ref_of, tf_variable
-
-ABOUT, UNNAMED = "about", "unnamed/"
-
-
-class SavedVariable(NamedTuple):
-    """What was kept beside one variable, by slot; and the variable, where a checkpoint tells it."""
-
-    known: Known
-    slots: Mapping[str, np.ndarray]
-    variable: Any = None
-
-
-class State(NamedTuple):
-    """A state, taken apart.
-
-    kind: which rule's slots these are; None if the file doesn't say. given: what the numbers were
-    at construction. unnamed: slots of which only the order is known, as from a whole `.h5` file.
-    """
-
-    numbers: Mapping[str, np.ndarray]
-    variables: Sequence[SavedVariable]
-    kind: str | None = None
-    given: Mapping[str, Any] | None = None
-    unnamed: Sequence[np.ndarray] = ()
-
-    @classmethod
-    def of(cls, arrays: Mapping[str, Any]) -> "State":
-        """From arrays by name; of a plain mapping no more is known than the names."""
-        about = _read_about(arrays)
-        known = {k.path: k for k in (_known(*row) for row in about.get("variables", ()))}
-        slots: dict[str, dict[str, np.ndarray]] = {path: {} for path in known}
-        for name, value in arrays.items():
-            path, colon, slot = name.rpartition(":")
-            if colon:
-                slots.setdefault(path, {})[slot] = np.asarray(value)
-        variables = [SavedVariable(known.get(p, Known(p)), slots[p]) for p in slots]
-        numbers = {n: np.asarray(v) for n, v in arrays.items() if ":" not in n and n != ABOUT}
-        unnamed = [numbers.pop(f"{UNNAMED}{i}") for i in range(about.get("unnamed", 0))]
-        return cls(numbers, variables, about.get("kind"), about.get("given"), unnamed)
-
-    def arrays(self) -> "Arrays":
-        """The inverse of `of`."""
-        slots = {f"{s.known.path}:{name}": a for s in self.variables for name, a in s.slots.items()}
-        variables = [list(saved.known) for saved in self.variables]
-        about = {"kind": self.kind, "given": self.given, "variables": variables}
-        unnamed = {f"{UNNAMED}{i}": array for i, array in enumerate(self.unnamed)}
-        text = json.dumps(about | {"unnamed": len(unnamed)})
-        return Arrays({**self.numbers, **slots, **unnamed}, text)
-
-    def in_order_of(self, cells: Iterable[Cell]) -> "State":
-        """The same with the unnamed slots as those of these cells, if they are as many."""
-        if not self.unnamed:
-            return self
-        names = [(cell.path, name) for cell in cells for name in cell.stored]
-        if len(names) != len(self.unnamed):
-            return self._replace(variables=[SavedVariable(Known(""), {})])  # which fits nothing
-        slots: dict[str, dict[str, np.ndarray]] = {path: {} for path, _ in names}
-        for (path, name), array in zip(names, self.unnamed, strict=True):
-            slots[path][name] = array
-        return self._replace(variables=[SavedVariable(Known(p), each) for p, each in slots.items()])
-
-
-class Arrays(dict):
-    """The arrays of a state by name, and the JSON text about them."""
-
-    def __init__(self, arrays: Mapping[str, np.ndarray], about: str):
-        super().__init__(arrays)
-        self.about = about
-
-    def in_file(self) -> dict[str, np.ndarray]:
-        """For what holds arrays only."""
-        return {**self, ABOUT: np.frombuffer(self.about.encode(), np.uint8)}
-
-
-def _read_about(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    text = getattr(arrays, "about", "{}")
-    if ABOUT in arrays:
-        text = bytes(np.asarray(arrays[ABOUT], np.uint8))
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(
-            f"The saved state is damaged: {ABOUT!r} holds no JSON text. Received: {text[:80]!r}"
-        ) from error
-
-
-def _known(path: str, shape: list | None, checksum: int | None, position: int | None) -> Known:
-    return Known(path, None if shape is None else tuple(shape), checksum, position)
-
-
-class Mismatch(NamedTuple):
-    """What of a saved state doesn't fit: names, and for misshapen ones the two shapes."""
-
-    missing: list[str]
-    unexpected: list[str]
-    misshapen: dict[str, str]
-
-    @classmethod
-    def between(cls, own: Mapping[str, Any], state: Mapping[str, Any]) -> "Mismatch":
-        shapes = {name: tuple(value.shape) for name, value in state.items()}
-        here = {name: tuple(value.shape) for name, value in own.items()}
-        return cls(
-            sorted(here.keys() - shapes.keys()),
-            sorted(shapes.keys() - here.keys()),
-            {
-                name: f"saved {shapes[name]}, here {here[name]}"
-                for name in sorted(here.keys() & shapes.keys())
-                if here[name] != shapes[name]
-            },
-        )
-
-    def __bool__(self) -> bool:
-        return any(self[:])
-
-    def __str__(self) -> str:
-        if not self:
-            return "Everything fits."
-        lines = [f"  {kind}: {value}" for kind, value in self._asdict().items() if value]
-        return "\n".join(lines)
 
 
 class Saved:
@@ -155,7 +32,7 @@ class Saved:
         variable = super().add_variable(*args, **kwargs)
         number = sum(map(is_variable, vars(self.added).values()))
         setattr(self.added, str(number), variable)
-        if (saved := self.pending.added.pop(f"added/{number}", None)) is not None:
+        if (saved := self.restoring.pending.added.pop(f"added/{number}", None)) is not None:
             variable.assign(saved)
         return variable
 
@@ -199,6 +76,28 @@ class Saved:
     def variables(self) -> list:
         return list(self.named_variables().values())
 
+    @property
+    def strict_restore(self) -> bool:
+        """Whether loading a file raises where it would warn: nothing may start anew."""
+        return self.restoring.strict
+
+    @strict_restore.setter
+    def strict_restore(self, strict: bool) -> None:
+        if not isinstance(strict, bool):
+            raise TypeError(f"`strict_restore` must be True or False. Received: {strict!r}")
+        self.restoring.strict = strict
+
+    @property
+    def restore_by(self) -> str | None:
+        """What decides where a file fits in two ways: "name" or "position"; None raises then."""
+        return self.restoring.by
+
+    @restore_by.setter
+    def restore_by(self, by: str | None) -> None:
+        if by not in (None, "name", "position"):
+            raise ValueError(f'`restore_by` must be "name", "position" or None. Received: {by!r}')
+        self.restoring.by = by
+
     # Getting and setting it.
 
     def saved_state(self, checkpoint_of: set | None = None) -> State:
@@ -214,15 +113,17 @@ class Saved:
             stored = {} if there else cell.stored
             variables.append(SavedVariable(known, {name: v.numpy() for name, v in stored.items()}))
         taken = {saved.known.path for saved in variables}
-        for saved in self.pending.variables:
+        for saved in self.restoring.pending.variables:
             path = naming.free(saved.known.path, taken)
             # Once others are built, its position was one among others.
             position = None if self.built else saved.known.position
             known = saved.known._replace(path=path, position=position)
             variables.append(saved._replace(known=known))
             taken.add(path)
-        numbers |= self.pending.added
-        return State(numbers, variables, self.kind(), self.constructed(), self.pending.unnamed)
+        numbers |= self.restoring.pending.added
+        return State(
+            numbers, variables, self.kind(), self.constructed(), self.restoring.pending.unnamed
+        )
 
     def get_state(self) -> Arrays:
         """The state as arrays by name; `set_state` is the inverse.
@@ -287,7 +188,7 @@ class Saved:
         known = [saved[i].known for i in others]
         by_value = any(each.checksum is not None for each in known)
         own = list(self.known_cells(free, with_values=by_value))
-        pairs = naming.match(known, own, self.restore_by)
+        pairs = naming.match(known, own, self.restoring.by)
         return found | {others[s]: free[o] for s, o in pairs.items()}
 
     def known_cells(self, cells: Iterable[Cell], with_values: bool = True) -> Iterable[Known]:
@@ -317,7 +218,7 @@ class Saved:
 
     def reset_state(self) -> None:
         """Puts slots and `iterations` back to their start; hyperparameters stay as they are."""
-        self.begin_restoring()
+        self.restoring.begin()
         for name, start in self.starts.items():
             getattr(self, name).assign(start)
         for cell in self.cells:
@@ -340,9 +241,9 @@ class Saved:
         self.check_numbers({name: a for name, a in arrays.items() if ":" not in name})
         for name, variable in own.items():
             variable.assign(arrays[name])
-        self.begin_restoring()
-        self.pending.unnamed = [np.asarray(array) for array in weights[len(own) :]]
-        self.pending.at_build = bool(self.pending.unnamed)
+        self.restoring.begin()
+        self.restoring.pending.unnamed = [np.asarray(array) for array in weights[len(own) :]]
+        self.restoring.pending.at_build = bool(self.restoring.pending.unnamed)
 
     # Files.
 
@@ -354,7 +255,7 @@ class Saved:
     def load_own_variables(self, store: Any) -> None:
         """Keras's hook; slots that come before the build are loaded at the build."""
         arrays = {name.replace("|", "/"): np.asarray(store[name]) for name in list(store.keys())}
-        self.restore(State.of(arrays))
+        self.restoring.load(State.of(arrays))
 
     def get_config(self) -> dict[str, Any]:
         """Every declared argument as it is now: numbers live, masks and schedules serialized."""
@@ -373,3 +274,12 @@ class Saved:
         optimizer = cls(**{name: load(value) for name, value in config.items()})
         optimizer.state_may_follow = True
         return optimizer
+
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict:
+        """TensorFlow's hook. In a checkpoint the layout stands for all but what a subclass has added."""
+        children = dict(super()._trackable_children(save_type, **kwargs))
+        if save_type != "checkpoint":
+            children.pop("layout", None)
+            return children
+        covered = {*self.names_of_keras, *self.starts, "starts", "slots", "given"}
+        return {name: child for name, child in children.items() if name not in covered}

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from tf_decoupled.masks import path_of
-from tf_decoupled.engine.naming import Known
-from tf_decoupled.engine.saving import SavedVariable, State
+from tf_decoupled.engine.persistence.naming import Known
+from tf_decoupled.engine.persistence.saved_state import SavedVariable, State
 from tf_decoupled.engine.state import Cell, ref_of
+from tf_decoupled.masks import path_of
 
 SHOWN = 8  # names in a message
 NOT_HELD = (
@@ -72,85 +72,67 @@ class Pending:
         self.at_build = False
 
 
-class Restored:
-    """The part of an optimizer that loads files."""
+class Restoring:
+    """Loads files into one optimizer, and holds what of a file is still to be loaded."""
 
-    _strict_restore = False
-    _restore_by: str | None = None
+    def __init__(self, optimizer: Any):
+        self.optimizer = optimizer
+        self.strict, self.by = False, None
+        self.begin()
 
-    @property
-    def strict_restore(self) -> bool:
-        """Whether loading a file raises where it would warn: nothing may start anew."""
-        return self._strict_restore
-
-    @strict_restore.setter
-    def strict_restore(self, strict: bool) -> None:
-        if not isinstance(strict, bool):
-            raise TypeError(f"`strict_restore` must be True or False. Received: {strict!r}")
-        self._strict_restore = strict
-
-    @property
-    def restore_by(self) -> str | None:
-        """What decides where a file fits in two ways: "name" or "position"; None raises then."""
-        return self._restore_by
-
-    @restore_by.setter
-    def restore_by(self, by: str | None) -> None:
-        if by not in (None, "name", "position"):
-            raise ValueError(f'`restore_by` must be "name", "position" or None. Received: {by!r}')
-        self._restore_by = by
-
-    def begin_restoring(self) -> None:
+    def begin(self) -> None:
         """Forgets what an earlier file has left waiting."""
         self.pending = Pending()
 
-    def restore(self, state: State) -> None:
+    def load(self, state: State) -> None:
         """Loads a state from a file; its slots at the build, if that is still to come."""
-        self.begin_restoring()
+        self.begin()
         notes = Notes()
         notes.nothing_fits = self._why_nothing_fits(state)
         if notes.nothing_fits:
-            if state.numbers or self.iterations.numpy():  # else nothing is lost
+            if state.numbers or self.optimizer.iterations.numpy():  # else nothing is lost
                 self._tell(notes)
-            self.reset_state()
+            self.optimizer.reset_state()
             return
-        self._load(state, lambda saved, notes: self._plan_slots(saved, list(self.cells), notes))
-        if not self.built:
+        self._load(
+            state, lambda saved, notes: self._plan_slots(saved, list(self.optimizer.cells), notes)
+        )
+        if not self.optimizer.built:
             self.pending.variables = list(state.variables)
 
-    def restore_checkpoint(self, state: State, arrived: set[tuple[Any, str]]) -> None:
+    def load_checkpoint(self, state: State, arrived: set[tuple[Any, str]]) -> None:
         """The same where TensorFlow itself restores the slots in `arrived`: (variable, slot).
 
         `state` has the slots of variables that the checkpoint doesn't hold.
         """
-        if self.is_of_another_kind(state):
-            self.restore(state)
+        if self.optimizer.is_of_another_kind(state):
+            self.load(state)
             return
         self._load(state, lambda saved, notes: self._plan_rest(_with_slots(saved), arrived, notes))
-        if not self.built:
+        if not self.optimizer.built:
             self.pending.variables += _with_slots(state.variables)
 
     def _load(
         self, state: State, plan_slots: Callable[[Sequence[SavedVariable], Notes], Callable]
     ) -> None:
         """Loads numbers, and slots as planned; nothing of either before all is planned."""
-        for concern in self.order.all:
+        for concern in self.optimizer.order.all:
             concern.restored(state.numbers)
         notes, load_slots = Notes(), self._reset_cells
         load_numbers = self._plan_numbers(state, notes)
-        if self.built:
-            state = state.in_order_of(self.cells)
+        if self.optimizer.built:
+            state = state.in_order_of(self.optimizer.cells)
             if state.variables:
                 load_slots = plan_slots(state.variables, notes)
         self._tell(notes)
         if not notes.nothing_fits:
             load_numbers()
         load_slots()
-        if not self.built:
+        if not self.optimizer.built:
             self.pending.unnamed = list(state.unnamed)
             self.pending.at_build = bool(state.variables or state.unnamed)
 
-    def restore_waiting(self, cells: Sequence[Cell], first: bool) -> None:
+    def load_waiting(self, cells: Sequence[Cell], first: bool) -> None:
         """Loads what waits for these cells, which are new; at the first build, tells what lacks."""
         pending, notes = self.pending, Notes()
         if not (pending.variables or (first and pending.at_build)):
@@ -178,8 +160,8 @@ class Restored:
         self.pending.variables.append(SavedVariable(known, {slot: value}, variable))
 
     def _why_nothing_fits(self, state: State) -> str | None:
-        if self.is_of_another_kind(state):
-            return f"the file holds that of {state.kind}, and this is {self.kind()}."
+        if self.optimizer.is_of_another_kind(state):
+            return f"the file holds that of {state.kind}, and this is {self.optimizer.kind()}."
         if "iterations" in state.numbers:
             return None
         return (
@@ -189,8 +171,8 @@ class Restored:
 
     def _plan_numbers(self, state: State, notes: Notes) -> Callable[[], None]:
         """What to load into numbers."""
-        self.check_numbers(state.numbers)
-        own, now = self.named_numbers(), self.constructed()
+        self.optimizer.check_numbers(state.numbers)
+        own, now = self.optimizer.named_numbers(), self.optimizer.constructed()
         for name, then in (state.given or {}).items():
             if name in now and _given_otherwise(then, now[name], state.numbers.get(name)):
                 notes.changed[name] = then, now[name]
@@ -223,7 +205,7 @@ class Restored:
 
         whole: whether all that the file has, and all cells, are in question.
         """
-        found = self.find(saved, cells)
+        found = self.optimizer.find(saved, cells)
         wrong = _contradictions(saved, found)
         if wrong and whole:
             raise ValueError(
@@ -233,7 +215,7 @@ class Restored:
         found = {i: cell for i, cell in found.items() if cell.path not in wrong}
         if whole and saved and cells and not found:
             notes.nothing_fits = "no variable of the file is among those that are trained here."
-            return self.reset_state
+            return self.optimizer.reset_state
         slots = {cell.path: saved[i].slots for i, cell in found.items()}
         has = {(path, name) for path, each in slots.items() for name in each}
         wants = {(cell.path, name) for cell in cells for name in cell.stored}
@@ -247,7 +229,7 @@ class Restored:
                         variable.assign(slots[cell.path][name])
                     else:
                         cell.reset(name)
-                self.layout.bind(cell)
+                self.optimizer.layout.bind(cell)
             self.pending.variables = _with_slots(v for i, v in enumerate(saved) if i not in found)
 
         return assign
@@ -257,8 +239,12 @@ class Restored:
     ) -> Callable[[], None]:
         """What of a checkpoint to load into cells of which TensorFlow restores nothing."""
         there = {ref for ref, _ in arrived}
-        bare = [cell for cell in self.cells if cell.stored and ref_of(cell.variable) not in there]
-        others = [cell for cell in self.cells if ref_of(cell.variable) in there]
+        bare = [
+            cell
+            for cell in self.optimizer.cells
+            if cell.stored and ref_of(cell.variable) not in there
+        ]
+        others = [cell for cell in self.optimizer.cells if ref_of(cell.variable) in there]
         lacking = [
             (cell, name)
             for cell in others
@@ -269,7 +255,7 @@ class Restored:
         waiting = self.pending.variables
         load = self._plan_slots(rest, bare, notes, whole=not others)
         if bare and not others and not rest:
-            notes.nothing_fits, load = NOT_HELD, self.reset_state
+            notes.nothing_fits, load = NOT_HELD, self.optimizer.reset_state
 
         def assign() -> None:
             load()
@@ -281,13 +267,13 @@ class Restored:
 
     def _reset_cells(self) -> None:
         """For the file of an optimizer that had not begun."""
-        for cell in self.cells:
+        for cell in self.optimizer.cells:
             for name in cell.stored:
                 cell.reset(name)
 
     def _take_numbers_back(self) -> None:
         """Undoes the loading of numbers, which comes before the build, where nothing fits."""
-        own = self.named_numbers()
+        own = self.optimizer.named_numbers()
         for name, (before, loaded) in self.pending.numbers.items():
             if np.array_equal(own[name].numpy(), loaded):
                 own[name].assign(before)
@@ -295,9 +281,13 @@ class Restored:
     def _tell(self, notes: Notes) -> None:
         if not str(notes):
             return
-        if self.strict_restore:
-            raise ValueError(f"The state of {self.name!r} doesn't fit as it was saved.\n{notes}")
-        warnings.warn(f"The state of {self.name!r} is not as it was saved.\n{notes}", stacklevel=4)
+        if self.strict:
+            raise ValueError(
+                f"The state of {self.optimizer.name!r} doesn't fit as it was saved.\n{notes}"
+            )
+        warnings.warn(
+            f"The state of {self.optimizer.name!r} is not as it was saved.\n{notes}", stacklevel=4
+        )
 
 
 def _with_slots(saved: Iterable[SavedVariable]) -> list[SavedVariable]:

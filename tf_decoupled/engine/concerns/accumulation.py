@@ -31,7 +31,11 @@ class Accumulation(Concern):
 
     @classmethod
     def needs_whole_arrays(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return {"gradient_accumulation_steps": given["gradient_accumulation_steps"]} if cls.asked(given) else {}
+        return (
+            {"gradient_accumulation_steps": given["gradient_accumulation_steps"]}
+            if cls.asked(given)
+            else {}
+        )
 
     @classmethod
     def asked(cls, given: dict[str, Any]) -> bool:
