@@ -104,6 +104,14 @@ def test_the_estimate_never_falls_and_grows_no_faster_than_allowed(options):
     assert ratios[limited].max() <= options.get("growth_rate", math.inf) * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+def test_the_first_growth_is_free_whatever_the_growth_rate(dtype):
+    rule = Prodigy(growth_rate=1.0)
+    found = [float(now.shared["d"]) for now in steps(rule, starts(), downhill(), dtype)]
+    assert found[0] == pytest.approx(1e-6) and found[-1] > 1.5e-6
+    assert len(set(found)) == 2
+
+
 def test_gradients_of_zero_move_nothing_and_leave_no_nan():
     zero = [[np.zeros(shape) for shape in SHAPES]] * 3
     for dtype in (tf.float32, tf.float64):

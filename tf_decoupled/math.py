@@ -1,5 +1,6 @@
 """Formulas that two or more optimizers share, named as in the literature: tensors to tensors."""
 
+import math
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -117,3 +118,29 @@ def thirds(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     first = tf.round(x * 2.0**8) * 2.0**-8
     second = tf.round((x - first) * 2.0**17) * 2.0**-17
     return first, second, x - first - second
+
+
+def normal(like: tf.Tensor, *words: tf.Tensor | int) -> tf.Tensor:
+    """N(0, 1), shaped as `like`; the words, integers in [0, 2³²), say which random numbers.
+
+    Two hashes of each entry's index and the words, and Box and Muller's formula. TensorFlow's own
+    give other numbers where XLA compiles them, and `tf.vectorized_map` doesn't take them.
+    """
+    index = tf.cast(tf.reshape(tf.range(math.prod(like.shape)), like.shape), tf.uint32)
+    keys = [tf.constant(key, tf.uint32) for key in (0x9E3779B9, 0x85EBCA6B, 0xC2B2AE35, 0x27D4EB2F)]
+    for word in words:
+        keys = [hashed(key + tf.cast(word, tf.uint32)) for key in keys]
+    bits = [hashed(hashed(index ^ keys[i]) + keys[i + 1]) for i in (0, 2)]
+    u, v = (
+        (tf.cast(tf.bitwise.right_shift(b, tf.constant(8, tf.uint32)), like.dtype) + 0.5) * 2.0**-24
+        for b in bits
+    )
+    return tf.sqrt(-2.0 * tf.math.log(u)) * tf.cos(2.0 * math.pi * v)
+
+
+def hashed(x: tf.Tensor) -> tf.Tensor:
+    """Other 32 bits, each of which depends on all bits of x: Wellons's "lowbias32"."""
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
+        x = tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, tf.constant(shift, tf.uint32)))
+        x = x * tf.constant(factor, tf.uint32)
+    return x
