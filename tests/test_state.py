@@ -270,11 +270,6 @@ def test_gradients_that_do_not_fit_raise(grads, words):
     td.AdamW().apply([], [])
 
 
-def test_float64_variables_raise_instead_of_losing_digits():
-    with pytest.raises(TypeError, match=r"must be float32.*'wide' in float64"):
-        td.AdamW().build([keras.Variable([1.0], dtype="float64", name="wide")])
-
-
 def test_the_time_to_add_a_cell_does_not_grow_with_their_number():
     reads = 0
 

@@ -59,15 +59,3 @@ class Piece(tf.Module):
 
     def __repr__(self) -> str:
         return f"<Piece {self.path}, shape={tuple(self.shape)}, dtype={self.dtype}>"
-
-    # In a `tf.train.Checkpoint`.
-
-    def _serialize_to_tensors(self) -> dict[str, tf.Tensor]:
-        return {"VARIABLE_VALUE": self.read_value()}
-
-    def _restore_from_tensors(self, restored: dict[str, tf.Tensor]) -> None:
-        self.assign(restored["VARIABLE_VALUE"])
-
-    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
-        """In a checkpoint a piece is a leaf: the array belongs to no single variable."""
-        return {} if save_type == "checkpoint" else {"array": self.array}

@@ -17,10 +17,28 @@ import tensorflow as tf
 
 from tf_decoupled.engine.hyperparameters import is_variable
 from tf_decoupled.engine.persistence.saved_state import State
+from tf_decoupled.engine.pieces import Piece
 from tf_decoupled.engine.state import Cell, ref_of
 
 VALUE = "VARIABLE_VALUE"  # TensorFlow's name of a variable's value in a checkpoint
 UNKNOWN = object()  # the id of a restore of which no slot has come yet
+
+
+class Leaf(tf.Module):
+    """A piece of a stack as a checkpoint sees it: a node of its own, like a variable's."""
+
+    def __init__(self, piece: Piece):
+        super().__init__()
+        self._piece = piece
+
+    def _serialize_to_tensors(self) -> dict[str, tf.Tensor]:
+        return {VALUE: self._piece.read_value()}
+
+    def _restore_from_tensors(self, restored: dict[str, tf.Tensor]) -> None:
+        self._piece.assign(restored[VALUE])
+
+    def _trackable_children(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {}
 
 
 class Layout(tf.train.experimental.PythonState):
@@ -31,6 +49,7 @@ class Layout(tf.train.experimental.PythonState):
         self.written: set[tuple[Any, str]] = set()  # by the save that goes on: (variable, slot)
         self.arrived: set[tuple[Any, str]] = set()  # by the restore that goes on
         self.positions: dict[tuple[Any, str], Any] = {}  # in the checkpoint, of slots still to make
+        self.leaves: dict[tuple[Any, str], Leaf] = {}
         self.restore_id: Any = None
         self.slots_came = False
 
@@ -47,7 +66,7 @@ class Layout(tf.train.experimental.PythonState):
         if cell is None or slot not in cell.stored or (ref_of(variable), slot) in self.written:
             return None
         self.written.add((ref_of(variable), slot))
-        return cell.stored[slot]
+        return self._node(cell, slot)
 
     def serialize(self) -> bytes:
         file = io.BytesIO()
@@ -79,7 +98,7 @@ class Layout(tf.train.experimental.PythonState):
         cell, key = self._cell_of(variable), (ref_of(variable), slot)
         if cell is not None:
             self.arrived.add(key)
-            return cell.stored.get(slot)
+            return self._node(cell, slot) if slot in cell.stored else None
         value = slot_variable_position.value_tensors()[VALUE].numpy()
         self.positions[key] = slot_variable_position
         self.optimizer.restoring.wait_for(variable, slot, value)
@@ -106,10 +125,17 @@ class Layout(tf.train.experimental.PythonState):
 
     def bind(self, cell: Cell) -> None:
         """Tells TensorFlow that a slot has been restored that was made later than its variable."""
-        for slot, stored in cell.stored.items():
+        for slot in cell.stored:
             position = self.positions.pop((ref_of(cell.variable), slot), None)
             if position is not None:
-                position.restore(stored)
+                position.restore(self._node(cell, slot))
+
+    def _node(self, cell: Cell, slot: str) -> Any:
+        """What stands for a slot: its variable, or a leaf for its piece of a stack."""
+        stored, key = cell.stored[slot], (ref_of(cell.variable), slot)
+        if not isinstance(stored, Piece):
+            return stored
+        return self.leaves.setdefault(key, Leaf(stored))
 
     def _cell_of(self, variable: Any) -> Cell | None:
         cells = self.optimizer.cells
