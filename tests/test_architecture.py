@@ -55,6 +55,7 @@ MAY_IMPORT = {
 }
 SAME_LAYER = {
     *(("adam", "adamw"), ("sgd", "sgdw"), ("lookahead", "wrapper")),
+    ("schedule_free", "wrapper"),
     *(("keras", "keras_sources"), ("keras", "resuming"), ("torch", "layouts")),
     *(("torch", "resuming"), ("torch", "torch_groups")),
 }

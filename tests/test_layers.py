@@ -75,24 +75,8 @@ def test_a_vits_last_normalization_goes_with_its_head():
 def test_efficientnets_blocks_are_the_layers():
     paths = application("EfficientNetB0")
     found = layers(paths)
-    blocks = [
-        "1a",
-        "2a",
-        "2b",
-        "3a",
-        "3b",
-        "4a",
-        "4b",
-        "4c",
-        "5a",
-        "5b",
-        "5c",
-        "6a",
-        "6b",
-        "6c",
-        "6d",
-        "7a",
-    ]
+    counts = dict(zip("1234567", (1, 2, 2, 3, 3, 4, 1), strict=True))
+    blocks = [stage + letter for stage, count in counts.items() for letter in "abcd"[:count]]
     assert len(found) == len(blocks) + 3
     assert found[0] == ["stem_conv/kernel", "stem_bn/gamma", "stem_bn/beta"]
     for block, layer in zip(blocks, found[1:], strict=False):
@@ -123,13 +107,8 @@ def test_a_chain_of_dense_layers_is_in_the_order_of_the_model():
     dense = keras.layers.Dense
     chain = [keras.layers.Input((4,)), dense(3), dense(3), keras.layers.BatchNormalization()]
     model = keras.Sequential([*chain, dense(3), dense(2, name="head")], name="net")
-    assert layers(paths_of(model)) == [
-        ["net/dense/kernel", "net/dense/bias"],
-        ["net/dense_1/kernel", "net/dense_1/bias"]
-        + ["net/batch_normalization/gamma", "net/batch_normalization/beta"],
-        ["net/dense_2/kernel", "net/dense_2/bias"],
-        ["net/head/kernel", "net/head/bias"],
-    ]
+    names = [sorted({path.split("/")[1] for path in layer}) for layer in layers(paths_of(model))]
+    assert names == [["dense"], ["batch_normalization", "dense_1"], ["dense_2"], ["head"]]
 
 
 class Block(keras.layers.Layer):
@@ -167,11 +146,9 @@ def test_layers_of_layers_are_layers_and_the_order_is_that_of_the_variables():
 
 
 @pytest.mark.parametrize(
-    "form", ["layers/{}/mlp/kernel", "h_{}/w", "enc/layer_._{}/w", "stage2_block{}_conv/kernel"]
+    "form", ["layers/{}/mlp/kernel", "enc/layer_._{}/w", "stage2_block{}_conv/kernel"]
 )
 def test_numbered_blocks_stand_in_the_order_of_their_numbers(form):
-    if form.startswith("h_"):
-        pytest.skip("h_3 is no word for a block: such layers stand in the order of the variables")
     shuffled = [form.format(i) for i in (10, 2, 1, 9, 0)]
     wanted = [form.format(i) for i in (0, 1, 2, 9, 10)]
     found = layers(["stem/kernel", *shuffled, "head/kernel"])
@@ -186,7 +163,7 @@ def test_two_towers_dont_mix():
 def test_blocks_of_stages_are_layers():
     paths = [f"swin/layers_{i}/blocks_{j}/mlp/w" for i in range(2) for j in range(2)]
     paths.insert(2, "swin/layers_0/downsample/w")
-    assert layers(paths) == [[path] for path in [*paths]]
+    assert layers(paths) == [[path] for path in paths]
 
 
 def test_layers_inside_a_block_are_not_layers():

@@ -106,8 +106,7 @@ class AdaptiveClip(Transform):
 
     def __call__(self, p, g, h):
         allowed = self.limit * tf.maximum(unit_norms(p), self.epsilon)
-        length = unit_norms(g)
-        return tf.where(length > allowed, g * (allowed / length), g)
+        return g * tf.minimum(1.0, allowed / unit_norms(g))
 
     def get_config(self):
         return dict(limit=self.limit, epsilon=self.epsilon)
