@@ -20,7 +20,7 @@ if _backend != "tensorflow":
         f"Received: {_backend!r}"
     )
 
-from tf_decoupled import callbacks, export, importers, masks, schedules
+from tf_decoupled import callbacks, export, importers, masks, schedules, transforms
 from tf_decoupled.batch_norm import refresh_batch_norm
 from tf_decoupled.engine.concerns.loss_scale import DynamicLossScale
 from tf_decoupled.engine.decay import NormalizedDecay
@@ -36,8 +36,10 @@ from tf_decoupled.optimizers.prodigy import Prodigy
 from tf_decoupled.optimizers.sgd import SGD
 from tf_decoupled.optimizers.sgdw import SGDW
 from tf_decoupled.wrappers.decouple import decouple
+from tf_decoupled.wrappers.layerwise_decay import LayerwiseDecay
 from tf_decoupled.wrappers.lookahead import Lookahead
 from tf_decoupled.wrappers.partition import Partition
+from tf_decoupled.wrappers.rate_multipliers import RateMultipliers
 from tf_decoupled.wrappers.schedule_free import ScheduleFree
 from tf_decoupled.wrappers.wrapper import Wrapper
 
@@ -52,6 +54,7 @@ __all__ = [
     "AdamW",
     "Beta",
     "DynamicLossScale",
+    "LayerwiseDecay",
     "Lion",
     "Lookahead",
     "Muon",
@@ -60,6 +63,7 @@ __all__ = [
     "Partition",
     "Positive",
     "Prodigy",
+    "RateMultipliers",
     "Scalar",
     "ScheduleFree",
     "Steps",
@@ -71,4 +75,5 @@ __all__ = [
     "masks",
     "refresh_batch_norm",
     "schedules",
+    "transforms",
 ]

@@ -36,11 +36,6 @@ def norm(x: tf.Tensor) -> tf.Tensor:
     return unit * tf.sqrt(tf.reduce_sum(tf.square(x / unit)))
 
 
-def global_norm(arrays: list[tf.Tensor]) -> tf.Tensor:
-    """Euclidean norm of all entries of all arrays."""
-    return norm(tf.stack([norm(x) for x in arrays]))
-
-
 def trust_ratio(p: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
     """‖p‖ / ‖u‖, and 1 where either is 0 (LAMB, LARS)."""
     p_norm, u_norm = norm(p), norm(u)
@@ -120,27 +115,17 @@ def thirds(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     return first, second, x - first - second
 
 
-def normal(like: tf.Tensor, *words: tf.Tensor | int) -> tf.Tensor:
-    """N(0, 1), shaped as `like`; the words, integers in [0, 2³²), say which random numbers.
+def random_bits(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+    """Random uint32, the same on every device; seed: two integers.
 
-    Two hashes of each entry's index and the words, and Box and Muller's formula. TensorFlow's own
-    give other numbers where XLA compiles them, and `tf.vectorized_map` doesn't take them.
+    TensorFlow's newer operations can't be mapped over a stack, and depend on the device.
     """
-    index = tf.cast(tf.reshape(tf.range(math.prod(like.shape)), like.shape), tf.uint32)
-    keys = [tf.constant(key, tf.uint32) for key in (0x9E3779B9, 0x85EBCA6B, 0xC2B2AE35, 0x27D4EB2F)]
-    for word in words:
-        keys = [hashed(key + tf.cast(word, tf.uint32)) for key in keys]
-    bits = [hashed(hashed(index ^ keys[i]) + keys[i + 1]) for i in (0, 2)]
-    u, v = (
-        (tf.cast(tf.bitwise.right_shift(b, tf.constant(8, tf.uint32)), like.dtype) + 0.5) * 2.0**-24
-        for b in bits
-    )
+    bits = tf.raw_ops.StatelessRandomUniformFullInt(shape=shape, seed=seed, dtype=tf.int32)
+    return tf.cast(bits, tf.uint32)
+
+
+def normal(like: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """N(0, 1), shaped as `like`, by Box and Muller's formula; seed: two integers."""
+    bits = tf.bitwise.right_shift(random_bits([2, *like.shape], seed), tf.constant(8, tf.uint32))
+    u, v = tf.unstack((tf.cast(bits, like.dtype) + 0.5) * 2.0**-24)
     return tf.sqrt(-2.0 * tf.math.log(u)) * tf.cos(2.0 * math.pi * v)
-
-
-def hashed(x: tf.Tensor) -> tf.Tensor:
-    """Other 32 bits, each of which depends on all bits of x: Wellons's "lowbias32"."""
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
-        x = tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, tf.constant(shift, tf.uint32)))
-        x = x * tf.constant(factor, tf.uint32)
-    return x

@@ -1,8 +1,8 @@
-"""Gradient transforms: pure functions of all gradients of a step, or of one after the other.
+"""Gradient transforms: what happens to each variable's gradient before the rule.
 
     gradient_transforms=[td.transforms.Centralize(), td.transforms.AdaptiveClip(0.02)]
 
-Those that are classes are called with one variable's value and gradient, in the order given.
+They are called one after the other, after clipping. A function `(p, g, h) -> g` is one, too.
 """
 
 import math
@@ -11,45 +11,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_decoupled import arguments, registry
-from tf_decoupled.hyperparameters import fits, is_number
-from tf_decoupled.math import global_norm, norm, normal
-
-
-def clip(grads: list[tf.Tensor], h: SimpleNamespace) -> list[tf.Tensor]:
-    """Clips by value, by each variable's norm, or by the norm of all gradients together.
-
-    clipvalue c:         g ← min(max(g, −c), c)
-    clipnorm c:          g ← g · min(1, c / ‖g‖)
-    global_clipnorm c:   g ← g · min(1, c / √Σ‖gᵢ‖²)      a NaN or inf makes every gradient NaN
-    """
-    if h.clipvalue is not None:
-        return [tf.clip_by_value(g, -h.clipvalue, h.clipvalue) for g in grads]
-    if h.clipnorm is not None:
-        return [g * shrink(norm(g), h.clipnorm) for g in grads]
-    if h.global_clipnorm is not None:
-        scale = shrink(global_norm(grads), h.global_clipnorm)
-        return [g * scale for g in grads]
-    return grads
-
-
-def all_finite(g: tf.Tensor) -> tf.Tensor:
-    """Whether there is no NaN or inf anywhere: a boolean scalar."""
-    return tf.reduce_all(tf.math.is_finite(g))
-
-
-def shrink(length: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
-    """min(1, limit / length), and NaN where the length isn't finite."""
-    return tf.where(length > limit, limit / length, 1.0) + 0 * length
-
-
-def check_clip(given: dict[str, Any]) -> None:
-    """Raises if more than one kind of clipping is asked for."""
-    clips = {name: given[name] for name in ("clipnorm", "clipvalue", "global_clipnorm")}
-    if sum(limit is not None for limit in clips.values()) > 1:
-        raise ValueError(
-            f"Only one of {', '.join(f'`{name}`' for name in clips)} can be set. Received: {clips}"
-        )
+from tf_decoupled.engine import arguments, registry
+from tf_decoupled.engine.hyperparameters import fits, is_number
+from tf_decoupled.math import normal
 
 
 class Transform:
@@ -157,7 +121,8 @@ class Noise(Transform):
 
     def __call__(self, p, g, h):
         deviation = tf.sqrt(self.eta / h.t**self.gamma)
-        return g + deviation * normal(g, self.seed, h.seed, h.step)
+        own = h.seed + tf.constant(self.seed, h.seed.dtype)
+        return g + deviation * normal(g, tf.stack([own, tf.cast(h.step, own.dtype)]))
 
     def get_config(self):
         return dict(eta=self.eta, gamma=self.gamma, seed=self.seed)

@@ -58,7 +58,13 @@ class Hyperparameter:
     def __init__(self, name: str, kind: Any, default: Any):
         self.name, self.kind, self.default = name, kind, default
         self.live = kind in _HOLDS
-        self.dtype = "int64" if kind is Steps else "float32"
+
+    @property
+    def dtype(self) -> str:
+        """How the number is stored: as Keras's `floatx`, if that is float64."""
+        if self.kind in (Steps, Count):
+            return "int64"
+        return "float64" if keras.config.floatx() == "float64" else "float32"
 
     def __get__(self, owner, cls=None):
         if owner is None or "given" not in vars(owner):
@@ -175,7 +181,7 @@ class Declared:
     """
 
     declared: ClassVar[dict[str, Hyperparameter]] = {}
-    positional: ClassVar[int] = 2
+    positional: ClassVar[tuple[str, ...]] = ("learning_rate", "weight_decay")
 
     @classmethod
     def declare(cls, own: Mapping[str, "Hyperparameter"]) -> None:
@@ -236,7 +242,7 @@ def _hyperparameter(name: str, kind: Any, default: Any) -> Hyperparameter:
 
 def _signature(cls: type[Declared], own: dict[str, Hyperparameter]) -> inspect.Signature:
     """learning_rate, weight_decay, then by name: the class's own, the shared, `name`."""
-    first = list(cls.declared)[: cls.positional]
+    first = [name for name in cls.positional if name in cls.declared]
     rest = [name for name in own if name not in first]
     rest += [name for name in cls.declared if name not in first and name not in own]
     kinds = inspect.Parameter
@@ -342,7 +348,7 @@ def written(owner: "Declared", implied: dict[str, Any]) -> str:
         given = {name: vars(owner.given).get(name) for name in names}
         given = {n: _present(v) if is_variable(v) else v for n, v in given.items()}
         implied = {n: _present(v) if is_variable(v) else v for n, v in implied.items()}
-        first = names[: owner.positional] if owner.positional == 1 else []
+        first = () if "learning_rate" in owner.positional else owner.positional
         wrapped = [given.pop(name) for name in first]
         told = {
             name: value

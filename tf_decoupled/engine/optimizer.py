@@ -16,8 +16,8 @@ from tf_decoupled.engine.keras_hooks import Refusing
 from tf_decoupled.engine.order import ORDER
 from tf_decoupled.engine.persistence.checkpoints import Layout
 from tf_decoupled.engine.persistence.restoring import Restoring
-from tf_decoupled.engine.rule import Rule
 from tf_decoupled.engine.persistence.saving import Saved
+from tf_decoupled.engine.rule import Rule
 from tf_decoupled.engine.state import Cell, Cells, ref_of, tf_variable
 
 OF_THE_STEP = ("state_dtype", "jit_compile")  # the arguments of no rule and no concern

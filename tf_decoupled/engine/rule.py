@@ -16,8 +16,8 @@ class Rule(Declared):
     """θ ← θ − η u(g, s) − δ(θ): pure functions on the arrays of one variable.
 
     p: value, g: gradient, s: slots by name, h: hyperparameters by name. `h.t` counts updates from
-    1, `h.step` is the same as an integer, `h.decay` is κ_t of δ(θ) = κ_t θ, `h.correction.beta_1` is
-    1 − β₁ᵗ, computed once for all variables.
+    1, `h.step` is the same as an integer, `h.decay` is κ_t of δ(θ) = κ_t θ, and
+    `h.correction.beta_1` is 1 − β₁ᵗ, computed once for all variables.
     """
 
     learning_rate: Scalar = 1e-3

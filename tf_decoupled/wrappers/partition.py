@@ -65,7 +65,7 @@ class Partition(Optimizer):
     """
 
     declared: ClassVar = {}
-    positional: ClassVar[int] = 1
+    positional: ClassVar = ("members",)
     members: Any = ()
     learning_rate = Rate()
 

@@ -19,7 +19,7 @@ class Wrapper(Optimizer):
     """
 
     declared: ClassVar = {}
-    positional: ClassVar[int] = 1
+    positional: ClassVar = ("inner",)
     inner: Optimizer = None
 
     @classmethod

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_decoupled.engine.concern import Concern
 from tf_decoupled.engine.state import Slots, copy, seed
+from tf_decoupled.math import random_bits
 
 LOW = (tf.bfloat16, tf.float16)
 MODES = ("master", "stochastic")
@@ -52,7 +53,8 @@ class Precision(Concern):
             part.new[MASTER] = part.p
         elif SEED in part.block.kept:
             now, shape = tf.cast(part.h["step"], tf.int32), part.block.shape
-            noise = part.block.map(lambda own: bits(shape, tf.stack([now, own])), part.kept(SEED))
+            seeds = part.kept(SEED)
+            noise = part.block.map(lambda own: random_bits(shape, tf.stack([now, own])), seeds)
             part.p = rounded(part.p, part.block.dtype, noise)
 
 
@@ -62,14 +64,9 @@ def recall(value: tf.Tensor, master: tf.Tensor) -> tf.Tensor:
     return tf.where(same, master, tf.cast(value, tf.float32))
 
 
-def bits(shape: tf.TensorShape, seed: tf.Tensor) -> tf.Tensor:
-    """Random int32; by an operation that, unlike newer ones, can be mapped over a stack."""
-    return tf.raw_ops.StatelessRandomUniformFullInt(shape=shape, seed=seed, dtype=tf.int32)
-
-
 def round_stochastically(x: tf.Tensor, dtype: tf.DType, seed: tf.Tensor) -> tf.Tensor:
     """`rounded`, with bits of this seed."""
-    return rounded(x, dtype, bits(x.shape, seed))
+    return rounded(x, dtype, random_bits(x.shape, seed))
 
 
 def rounded(x: tf.Tensor, dtype: tf.DType, noise: tf.Tensor) -> tf.Tensor:
@@ -79,7 +76,6 @@ def rounded(x: tf.Tensor, dtype: tf.DType, noise: tf.Tensor) -> tf.Tensor:
     float16's normal numbers, where it drops more, the same is done in units of its smallest one.
     """
     dropped = 16 if dtype == tf.bfloat16 else 13
-    noise = tf.bitcast(noise, tf.uint32)
     bits = tf.bitcast(x, tf.uint32) + tf.bitwise.right_shift(
         noise, tf.constant(32 - dropped, tf.uint32)
     )

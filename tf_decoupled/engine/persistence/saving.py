@@ -265,7 +265,7 @@ class Saved:
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Any:
         def load(value: Any) -> Any:
-            if isinstance(value, list):
+            if isinstance(value, (list, tuple)):
                 return tuple(load(item) for item in value)
             if not isinstance(value, dict):
                 return value
@@ -276,7 +276,7 @@ class Saved:
         return optimizer
 
     def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict:
-        """TensorFlow's hook. In a checkpoint the layout stands for all but what a subclass has added."""
+        """TensorFlow's hook: the layout stands in a checkpoint for all that it writes itself."""
         children = dict(super()._trackable_children(save_type, **kwargs))
         if save_type != "checkpoint":
             children.pop("layout", None)
