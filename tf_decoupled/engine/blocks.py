@@ -250,13 +250,17 @@ def both(left: tf.Tensor | None, right: tf.Tensor | None) -> tf.Tensor | None:
     return right if left is None else (left if right is None else left & right)
 
 
-def lay_out(cells: Iterable[Cell]) -> list[Block]:
+def lay_out(cells: Iterable[Cell], can_be_mapped: Callable[[Cell], bool]) -> list[Block]:
     """Blocks of these cells: those that may share one, where they are alike."""
     groups: dict[Any, list[Cell]] = {}
     for cell in cells:
         key = _likeness(cell) if may_stack(cell) else (id(cell),)
         groups.setdefault(key, []).append(cell)
-    return [Block(group) for group in groups.values()]
+    laid_out: list[Block] = []
+    for group in groups.values():
+        stack = len(group) > 1 and can_be_mapped(group[0])
+        laid_out += [Block(group)] if stack else [Block([cell]) for cell in group]
+    return laid_out
 
 
 def _likeness(cell: Cell) -> tuple:
