@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import CASES, gradients, mirrored, run, run_mirrored, small_data, variables
+from cases import gradients, mirrored, run, run_mirrored, small_data, variables
+from probes import PROBES, l2, trailing
 
 import tf_decoupled as td
 
-every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+every = pytest.mark.parametrize("case", PROBES, ids=lambda case: case.name)
 
 
 def means(grads, k):
@@ -135,7 +136,7 @@ def test_fit_accumulates_as_with_the_larger_batch(tmp_path):
     assert int(again.gradient_accumulation_steps) == 4
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[-2]], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [l2, trailing], ids=lambda case: case.name)
 def test_replicas_accumulate_in_a_graph(case):
     grads, make = gradients(steps=4), lambda: case.make(gradient_accumulation_steps=2)
     trainable, _ = run_mirrored(make, grads)

@@ -5,11 +5,12 @@ import functools
 import keras
 import numpy as np
 import pytest
-from cases import CASES, gradients, run, run_mirrored, small_data, small_model, variables
+from cases import gradients, run, run_mirrored, small_data, small_model, variables
+from probes import PROBES
 
 import tf_decoupled as td
 
-every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+every = pytest.mark.parametrize("case", PROBES, ids=lambda case: case.name)
 
 
 def average_of(history, momentum):

@@ -8,11 +8,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import CASES, SHAPES, gradients, mirrored, run, small_data, small_model, variables
+from cases import SHAPES, gradients, mirrored, run, small_data, small_model, variables
+from probes import PROBES
 
 import tf_decoupled as td
 
-every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+every = pytest.mark.parametrize("case", PROBES, ids=lambda case: case.name)
 
 
 def poisoned(value, which=1):

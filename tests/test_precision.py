@@ -4,12 +4,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import CASES, gradients, run, state_of
+from cases import gradients, run, state_of
+from probes import PROBES
 
 import tf_decoupled as td
 from tf_decoupled.precision import round_stochastically
 
-every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+every = pytest.mark.parametrize("case", PROBES, ids=lambda case: case.name)
 
 
 def narrow(dtype, shapes, seed=0):

@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import CASES, gradients, mirrored, run, small_data, variables
+from cases import gradients, mirrored, run, small_data, variables
+from probes import PROBES
 
 import tf_decoupled as td
 
-every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+every = pytest.mark.parametrize("case", PROBES, ids=lambda case: case.name)
 
 
 def train(strategy, make, grads, built_before, made_inside=True):
