@@ -56,8 +56,6 @@ class Case:
     scale_free: Mapping[str, Any] | None = None
     # With these options `sparse="lazy"` is exact; None: it is refused.
     lazy: Mapping[str, Any] | None = None
-    # Arguments whose change is too small to be seen in a few steps.
-    unseen: tuple[str, ...] = ()
 
     def make(self, **arguments: Any) -> td.Optimizer:
         """The optimizer; a wrapper's shared arguments go to the rule that it wraps."""
@@ -142,7 +140,6 @@ def lookahead(name, inner, **options):
         rescales=inner.rescales,
         jumps=inner.jumps,
         scale_free=inner.scale_free,
-        unseen=inner.unseen,
     )
 
 
@@ -231,7 +228,6 @@ CASES = [
         ),
         largest_gradient=1e3,  # it divides the rows' squares, plus 1e-30, by their mean
         scale_free=dict(epsilon_1=0.0),
-        unseen=("epsilon_1", "epsilon_2"),
     ),
 ]
 ROW = {case.name: case for case in CASES}

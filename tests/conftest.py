@@ -1,4 +1,4 @@
-"""What every test stands on: quiet logs, two logical CPUs, fixed seeds."""
+"""What every test stands on: quiet logs, two logical CPUs, fixed seeds, XLA where it is told."""
 
 import gc
 import os
@@ -10,6 +10,8 @@ import keras
 import pytest
 import tensorflow as tf
 from tensorflow.python.framework.config import disable_op_determinism
+
+from tf_decoupled import replicas
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
@@ -27,5 +29,11 @@ def seeds_and_names():
     disable_op_determinism()  # which the command line enables for its process
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "requires_trainable_backend: a mark of Keras's own tests")
+@pytest.fixture(autouse=True)
+def uncompiled(request, monkeypatch):
+    """`jit_compile="auto"` compiles under the mark `xla` only: that took most of the time.
+
+    Each row is compiled in test_whole.py.
+    """
+    if request.node.get_closest_marker("xla") is None:
+        monkeypatch.setattr(replicas, "host_compiles", lambda: False)

@@ -8,6 +8,8 @@ from cases import gradients, run, variables
 import tf_decoupled as td
 from tf_decoupled import replicas
 
+pytestmark = pytest.mark.xla
+
 
 def called_functions(optimizer, jit=None):
     """Whether each function called inside a traced, uncompiled step must be compiled by XLA."""

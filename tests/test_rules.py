@@ -301,6 +301,17 @@ def test_it_is_pure(case):
 
 
 @every
+def test_every_number_of_its_own_counts(case):
+    start, grads = values(case.shapes), gradients(case.shapes, steps=4)
+    usual, _ = pure.train(case.make(), start, grads)
+    for name, ends in case.ranges.items():
+        others = [pure.train(case.make(**{name: end}), start, grads)[0] for end in ends]
+        assert any(np.any(a != b) for ours in others for a, b in zip(ours, usual, strict=True)), (
+            name
+        )
+
+
+@every
 def test_its_configuration_makes_the_same_rule_again(case):
     original = case.make(weight_decay=0.2, decay_mask=td.masks.matrices | td.masks.only("v1"))
     config = keras.optimizers.serialize(original)

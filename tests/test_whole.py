@@ -21,6 +21,7 @@ def close(left, right, tolerance):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.xla
 @every
 def test_the_compiled_step_ends_where_eager_code_and_the_paper_do(case):
     shapes, λ = case.takes(SHAPES), 0.1
