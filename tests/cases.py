@@ -24,7 +24,8 @@ class Case:
     `name`, `optimizer`, `options` and `inner`, the row of the wrapped rule, say how it is made.
     `reference` is its function in `references`, and `letters` what arguments are called there.
     `slots` gives the names and shapes of the slots of a variable.
-    `ranges` are the least and the largest value of each argument that may be any; of booleans both.
+    `ranges` are the least and the largest value of each argument that may be any; of booleans both,
+    of words all.
     """
 
     name: str
@@ -40,6 +41,8 @@ class Case:
     # Variables of fewer axes are refused.
     least_rank: int = 0
 
+    # It sums over all variables, and so does its reference: they are one to it.
+    together: bool = False
     # Where gradients are zero, θ ← (1 − κ) θ: no ratio and no slow weights around the decay.
     decays_apart: bool = True
     # An entry of which each gradient was zero doesn't move, whatever its neighbours' are.
@@ -98,6 +101,11 @@ class Case:
     def expected(self, optimizer, start, grads, h=None, **options) -> list[np.ndarray]:
         """Where the paper leads the variables: `start` and each step's `grads` are lists."""
         options = {"learning_rate": self.learning_rate, **self.paper(optimizer, h), **options}
+        if self.together:
+            sizes = np.cumsum([np.size(p) for p in start])[:-1]
+            one = lambda arrays: np.concatenate([np.ravel(x) for x in arrays])  # noqa: E731
+            after = np.split(self.reference(one(start), list(map(one, grads)), **options), sizes)
+            return [np.reshape(x, np.shape(p)) for x, p in zip(after, start, strict=True)]
         columns = zip(*grads, strict=True)
         return [
             self.reference(p, list(column), **options)

@@ -1,4 +1,7 @@
-"""A rule's pure functions on tensors: no variables, no build, and nothing is compiled.
+"""Rules as pure functions: what the engine does around one, on tensors alone; nothing is compiled.
+
+    for now in steps(rule, starts, grads):
+        now.values, now.slots, now.shared, now.h
 
 The only file of the tests that knows how the engine calls a rule.
 """
@@ -8,52 +11,121 @@ from types import SimpleNamespace
 import tensorflow as tf
 
 from tf_decoupled.hyperparameters import corrected, namespace
+from tf_decoupled.state import Slot
 
 
-def hyperparameters(optimizer, step=0, keep=1.0, dtype="float32"):
-    """What the rule sees at the update after `step` others: `h`, in `dtype`.
-
-    keep: 1 where the mask lets a variable decay, 0 where it leaves it out.
-    """
-    h = _masked(optimizer, optimizer.hyperparameters_at(step), keep)
-    return namespace(corrected(_cast(h, dtype)))
-
-
-def _masked(optimizer, h, keep):
-    inner = dict(inner=_masked(optimizer.inner, h["inner"], keep)) if "inner" in h else {}
-    return h | inner | {name: keep * h[name] for name in optimizer.masked}
+def started(slots, value, dtype):
+    """Slots at their start; those that copy the variable hold its value."""
+    if isinstance(slots, Slot):
+        if slots.initial != slots.initial:
+            return value
+        return tf.fill(slots.shape, tf.constant(slots.initial, dtype))
+    return {name: started(slot, value, dtype) for name, slot in slots.items()}
 
 
-def _cast(h, dtype):
-    """Floating point numbers in `dtype`; integers, as the count of steps, stay integers."""
-    if isinstance(h, dict):
-        return {name: _cast(value, dtype) for name, value in h.items()}
-    return tf.cast(h, dtype) if tf.is_tensor(h) and h.dtype.is_floating else h
+def hyperparameters(rule, step=0, dtype="float32"):
+    """Those of one step, in the precision of the variables; counters stay integers."""
+
+    def cast(tree):
+        if isinstance(tree, dict):
+            return {name: cast(leaf) for name, leaf in tree.items()}
+        return tf.cast(tree, dtype) if tf.is_tensor(tree) and tree.dtype.is_floating else tree
+
+    return cast(rule.hyperparameters_at(step))
 
 
-def begin(optimizer, p):
-    """The slots that `init` declares for a value: nested, as arrays, copies of it filled in."""
-
-    def array(slot):
-        number = tf.fill(slot.shape, tf.cast(slot.initial, p.dtype))
-        return p if slot.initial != slot.initial else number
-
-    return tf.nest.map_structure(array, _nested(optimizer.init(p)))
+def masked(rule, h, keep):
+    """`h` for one variable: keep is 1 where it decays, and 0 where the mask leaves it out."""
+    inner = dict(inner=masked(rule.inner, h["inner"], keep)) if "inner" in h else {}
+    return h | inner | {name: keep * h[name] for name in rule.masked}
 
 
-def _nested(slots):
-    """Slots as leaves: a `Slot` is a tuple, into which TensorFlow would look."""
-    return {n: _nested(s) if isinstance(s, dict) else _Leaf(s) for n, s in slots.items()}
+def seen(h):
+    """`h` as a rule sees it: read with dots, and with its bias corrections."""
+    return namespace(corrected(h))
 
 
-class _Leaf(SimpleNamespace):
-    def __init__(self, slot):
-        super().__init__(shape=slot.shape, initial=slot.initial)
+def shared_of(rule, dtype):
+    """The scalars of the rule, and of those inside of it."""
+    own = started(rule.shared(), None, dtype) if hasattr(rule, "shared") else {}
+    inner = getattr(rule, "inner", None)
+    return own if inner is None else own | dict(inner=shared_of(inner, dtype))
 
 
-def step(optimizer, p, g, slots, h):
+def combined(rule, h, shared, variables):
+    """`h` with the results of `combine`, the inner rule's first; and the new shared scalars."""
+    after = {}
+    if "inner" in shared:
+        inside = [(p, g, s.inner) for p, g, s in variables]
+        inner, after["inner"] = combined(rule.inner, h["inner"], shared["inner"], inside)
+        h = h | dict(inner=inner)
+    if not hasattr(rule, "reduce"):
+        return h, after
+    h = h | {name: value for name, value in shared.items() if name != "inner"}
+    now = seen(h)
+    parts = [rule.reduce(p, g, s, now) for p, g, s in variables]
+    sums = {name: tf.add_n([part[name] for part in parts]) for name in parts[0]}
+    results = rule.combine(namespace(sums), now)
+    after |= {name: results.get(name, shared[name]) for name in rule.shared()}
+    return h | results, after
+
+
+def step(rule, p, g, slots, h):
     """One variable's step: the value after it, and the new slots."""
-    return optimizer.step(p, g, namespace(slots), h)
+    return rule.step(p, g, namespace(slots), h)
+
+
+def step_all(rule, values, grads, slots, shared, at, keep=1.0):
+    """One step of all variables after `at` others: values, slots, shared scalars, and `h`."""
+    nests = [namespace(s) for s in slots]
+    variables = list(zip(values, grads, nests, strict=True))
+    h = hyperparameters(rule, at, values[0].dtype)
+    h, shared = combined(rule, h, shared, variables)
+    h = seen(masked(rule, h, keep))
+    values, slots = zip(*(rule.step(p, g, s, h) for p, g, s in variables), strict=True)
+    for (p, _, _), after in zip(variables, values, strict=True):
+        assert after.dtype == p.dtype and after.shape == p.shape
+    return list(values), list(slots), shared, h
+
+
+def steps(rule, starts, grads, dtype=tf.float64, keep=1.0, first=0):
+    """Yields values, slots, shared scalars and hyperparameters after each list of gradients."""
+    values = [tf.constant(start, dtype) for start in starts]
+    slots = [started(rule.init(p), p, dtype) for p in values]
+    shared = shared_of(rule, dtype)
+    for at, gs in enumerate(grads, first):
+        gs = [tf.constant(g, dtype) for g in gs]
+        values, slots, shared, h = step_all(rule, values, gs, slots, shared, at, keep)
+        yield SimpleNamespace(values=values, slots=slots, shared=shared, h=h)
+
+
+def last(*args, **kwargs):
+    """What `steps` yields at the end."""
+    *_, now = steps(*args, **kwargs)
+    return now
+
+
+def train(rule, starts, grads, dtype=tf.float32, **options):
+    """The values at the end, as arrays, and the slots."""
+    now = last(rule, starts, grads, dtype, **options)
+    return [p.numpy() for p in now.values], now.slots
+
+
+def train_long(rule, starts, grads, dtype=tf.float32):
+    """The values at the end, from one graph with a loop: quick for many steps."""
+    columns = [tf.stack(column) for column in zip(*grads, strict=True)]
+
+    def body(at, values, slots, shared):
+        gs = [tf.gather(column, at) for column in columns]
+        return [at + 1, *step_all(rule, values, gs, slots, shared, at)[:3]]
+
+    @tf.function(autograph=False)
+    def loop(values):
+        slots = [started(rule.init(p), p, dtype) for p in values]
+        begin = [0, values, slots, shared_of(rule, dtype)]
+        return tf.while_loop(lambda at, *_: at < len(grads), body, begin)[1]
+
+    return [p.numpy() for p in loop([tf.constant(p, dtype) for p in starts])]
 
 
 def flat(slots, prefix=""):
@@ -65,30 +137,6 @@ def flat(slots, prefix=""):
     return names
 
 
-def train(optimizer, start, grads, dtype="float32", keep=1.0, begin_at=0):
-    """Steps each variable with each step's gradients; returns the values and their slots."""
-    values = [tf.constant(p, dtype) for p in start]
-    slots = [begin(optimizer, p) for p in values]
-    for t, gs in enumerate(grads, begin_at):
-        h = hyperparameters(optimizer, t, keep, dtype)
-        for i, g in enumerate(gs):
-            values[i], slots[i] = step(optimizer, values[i], tf.constant(g, dtype), slots[i], h)
-    return [p.numpy() for p in values], slots
-
-
-def train_long(optimizer, start, grads):
-    """As `train`, in one graph with a loop: quick for many steps."""
-    columns = [tf.stack(column) for column in zip(*grads, strict=True)]
-
-    def body(t, values, slots):
-        h = hyperparameters(optimizer, t)
-        gs = [tf.gather(column, t) for column in columns]
-        each = [step(optimizer, *one, h) for one in zip(values, gs, slots, strict=True)]
-        return [t + 1, [p for p, _ in each], [s for _, s in each]]
-
-    @tf.function(autograph=False)
-    def loop(values):
-        first = [0, values, [begin(optimizer, p) for p in values]]
-        return tf.while_loop(lambda t, *_: t < len(grads), body, first)[1]
-
-    return [p.numpy() for p in loop([tf.constant(p) for p in start])]
+def as_float32(number):
+    """The number as an optimizer stores it, for references in float64."""
+    return float(tf.constant(number, tf.float32))

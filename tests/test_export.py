@@ -244,6 +244,7 @@ def compiled_functions(folder):
     return sum(node.attr["_XlaMustCompile"].b for node in nodes)
 
 
+@pytest.mark.xla
 def test_for_hosts_without_xla_nothing_is_left_to_compile(compiled, tmp_path):
     x, y = small_data()
     exported = TrainableModel(compiled)

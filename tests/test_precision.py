@@ -83,6 +83,7 @@ def test_stochastic_rounding_keeps_exact_values_tiny_ones_and_what_is_not_finite
     np.testing.assert_allclose(np.mean(rounded), 0.25 * 2.0**-24, rtol=0.05)
 
 
+@pytest.mark.xla
 def test_stochastic_rounding_resumes_bit_for_bit():
     grads, make = gradients([(4,)], steps=6), lambda: td.AdamW(1e-2, low_precision="stochastic")
     (whole,), (part,), (rest,) = (narrow("bfloat16", [(4,)]) for _ in range(3))

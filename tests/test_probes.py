@@ -16,5 +16,7 @@ def test_the_probes_lay_out_their_slots_as_they_say():
     for probe in PROBES:
         optimizer = probe.make()
         for shape in probe.shapes:
-            slots = pure.flat(pure.begin(optimizer, tf.zeros(shape)))
+            slots = pure.flat(
+                pure.started(optimizer.init(tf.zeros(shape)), tf.zeros(shape), tf.float32)
+            )
             assert {name: tuple(x.shape) for name, x in slots.items()} == probe.slots(shape)

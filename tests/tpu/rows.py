@@ -25,7 +25,10 @@ def adamw(**options):
     return lambda: td.AdamW(0.01, weight_decay=0.1, **options)
 
 
-ROWS = {case.name: Row(lambda case=case: case.make(weight_decay=0.1)) for case in CASES} | {
+ROWS = {
+    case.name: Row(lambda case=case: case.make(weight_decay=0.1), shapes=case.shapes)
+    for case in CASES
+} | {
     "clipnorm": Row(adamw(clipnorm=0.5)),
     "clipvalue": Row(adamw(clipvalue=0.1)),
     "global_clipnorm": Row(adamw(global_clipnorm=0.5)),
