@@ -29,11 +29,14 @@ def seeds_and_names():
     disable_op_determinism()  # which the command line enables for its process
 
 
-@pytest.fixture(autouse=True)
-def uncompiled(request, monkeypatch):
+HOST_COMPILES = replicas.host_compiles
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
     """`jit_compile="auto"` compiles under the mark `xla` only: that took most of the time.
 
-    Each row is compiled in test_whole.py.
+    Each row is compiled in test_whole.py. No fixture, so that it holds for those of modules, too.
     """
-    if request.node.get_closest_marker("xla") is None:
-        monkeypatch.setattr(replicas, "host_compiles", lambda: False)
+    told = item.get_closest_marker("xla") is not None
+    replicas.host_compiles = HOST_COMPILES if told else lambda: False
