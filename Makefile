@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-tpu-wheel clean
+.PHONY: demo test test-slow test-tpu-wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/tf-decoupled sweep --preset quick --out demo
@@ -16,7 +16,11 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+# What takes minutes: processes that are killed, notebooks, five processes, TPU compilers.
+test-slow: $(VENV)/installed-for-tests
+	$(BIN)/python -m pytest -n 2 -m slow
 
 # The emulated TPU tests under the newest TensorFlow that TPUs have.
 test-tpu-wheel: export TPU_SKIP_MDS_QUERY = 1

@@ -1,9 +1,10 @@
 """The table: one row per optimizer and wrapper. Every property runs on every row."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,59 +13,235 @@ import tensorflow as tf
 
 import tf_decoupled as td
 
+SHAPES = [(3, 4), (5,), (), (2, 3, 2)]
+Shape = tuple[int, ...]
 
-class Case(NamedTuple):
-    """How to make an optimizer, and the float64 reference of the same."""
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """A row: the optimizer, its paper in float64, and all that tests ask of this row alone.
+
+    `name`, `optimizer`, `options` and `inner`, the row of the wrapped rule, say how it is made.
+    `reference` is its function in `references`, and `letters` what arguments are called there.
+    `slots` gives the names and shapes of the slots of a variable.
+    `ranges` are the least and the largest value of each argument that may be any; of booleans both,
+    of words all.
+    """
 
     name: str
-    make: Callable[..., td.Optimizer]  # takes the shared arguments
-    reference: Callable[..., np.ndarray]
-    options: dict = {}  # noqa: RUF012 (never changed)
+    optimizer: type[td.Optimizer]
+    reference: Callable[..., np.ndarray] | None = None
+    slots: Callable[[Shape], dict[str, Shape]]
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    inner: "Case | None" = None
+    letters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ranges: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
     learning_rate: float = 0.01
 
+    # Variables of fewer axes are refused.
+    least_rank: int = 0
 
-def case(name, optimizer, reference, learning_rate=0.01, **options):
-    def make(**shared):
-        return optimizer(**{"learning_rate": learning_rate, **options, **shared})
+    # It sums over all variables, and so does its reference: they are one to it.
+    together: bool = False
+    # Where gradients are zero, θ ← (1 − κ) θ: no ratio and no slow weights around the decay.
+    decays_apart: bool = True
+    # An entry of which each gradient was zero doesn't move, whatever its neighbours' are.
+    entries_apart: bool = True
+    # The largest gradient with which it follows its paper in float32: squares up to 3e38.
+    largest_gradient: float = 1e17
+    # A step is as long as its gradient, and what float32 drops of it is a share of that.
+    proportional: bool = False
+    # A step is as long whatever the gradient is, also where float32 can hardly hold that.
+    rescales: bool = False
+    # The direction jumps where float32 can't tell a sum from zero.
+    jumps: bool = False
+    # With these options the size of all gradients is of no consequence; None: it always counts.
+    scale_free: Mapping[str, Any] | None = None
+    # With these options `sparse="lazy"` is exact; None: it is refused.
+    lazy: Mapping[str, Any] | None = None
 
-    return Case(name, make, reference, options, learning_rate)
+    def make(self, **arguments: Any) -> td.Optimizer:
+        """The optimizer; a wrapper's shared arguments go to the rule that it wraps."""
+        if self.inner is None:
+            rate = dict(learning_rate=self.learning_rate)
+            return self.optimizer(**{**rate, **self.options, **arguments})
+        own = {n: arguments.pop(n) for n in list(arguments) if n in self.own_arguments()}
+        return self.optimizer(self.inner.make(**arguments), **{**self.options, **own})
+
+    def takes(self, shapes) -> list[Shape]:
+        """Those of the shapes that it can step."""
+        return [shape for shape in shapes if len(shape) >= self.least_rank]
+
+    @property
+    def shapes(self) -> list[Shape]:
+        return self.takes(SHAPES)
+
+    def own_arguments(self) -> list[str]:
+        """What the class declares beside the arguments that all optimizers share."""
+        return [n for n in self.optimizer.declared if n not in (*td.Optimizer.declared, "inner")]
+
+    def all_options(self) -> dict[str, Any]:
+        """The options of the row and of those that it wraps."""
+        return {**(self.inner.all_options() if self.inner else {}), **self.options}
+
+    def paper(self, optimizer: td.Optimizer, h: SimpleNamespace | None = None) -> dict[str, Any]:
+        """The reference's options: the numbers in `h`, as float32 holds them, or as declared."""
+        options = {}
+        for name in self.own_arguments():
+            live = optimizer.declared[name].live
+            value = getattr(h, name) if live and h else getattr(optimizer, name)
+            options[self.letters.get(name, name)] = np.asarray(value).item() if live else value
+        if self.inner is not None:
+            inner = self.inner.paper(optimizer.inner, h and h.inner)
+            options["inner"] = SimpleNamespace(
+                rule=functools.partial(self.inner.reference.rule, **inner)
+            )
+        return options
+
+    def expected(self, optimizer, start, grads, h=None, **options) -> list[np.ndarray]:
+        """Where the paper leads the variables: `start` and each step's `grads` are lists."""
+        options = {"learning_rate": self.learning_rate, **self.paper(optimizer, h), **options}
+        if self.together:
+            sizes = np.cumsum([np.size(p) for p in start])[:-1]
+            one = lambda arrays: np.concatenate([np.ravel(x) for x in arrays])  # noqa: E731
+            after = np.split(self.reference(one(start), list(map(one, grads)), **options), sizes)
+            return [np.reshape(x, np.shape(p)) for x, p in zip(after, start, strict=True)]
+        columns = zip(*grads, strict=True)
+        return [
+            self.reference(p, list(column), **options)
+            for p, column in zip(start, columns, strict=True)
+        ]
 
 
-def lookahead(**shared):
-    return td.Lookahead(td.AdamW(**{"learning_rate": 0.01, **shared}), sync_period=3)
+def like(*names):
+    """Slots of the variable's shape."""
+    return lambda shape: dict.fromkeys(names, shape)
 
 
-def nested_lookahead(**shared):
-    inner = td.Lookahead(td.SGDW(**{"learning_rate": 0.01, **shared}), sync_period=2)
-    return td.Lookahead(inner, sync_period=3, slow_step_size=0.8)
+def around(case, *names):
+    """Slots of the variable's shape, around those of another row."""
+    inner = lambda shape: {f"inner/{name}": each for name, each in case.slots(shape).items()}  # noqa: E731
+    return lambda shape: like(*names)(shape) | inner(shape)
 
 
-def partial_rule(reference, **options):
-    """A reference with some of its options fixed, to be wrapped by another."""
-    return SimpleNamespace(rule=functools.partial(reference.rule, **options))
+def factored(shape):
+    """One row and one column per matrix; vectors and scalars whole."""
+    if len(shape) < 2:
+        return dict(v=shape)
+    return dict(r=shape[:-1], c=(*shape[:-2], shape[-1]))
 
+
+def lookahead(name, inner, **options):
+    return Case(
+        name=name,
+        optimizer=td.Lookahead,
+        reference=references.lookahead,
+        slots=around(inner, "slow"),
+        options=options,
+        inner=inner,
+        letters=dict(sync_period="k", slow_step_size="alpha"),
+        ranges=dict(sync_period=(1, 4), slow_step_size=(0.0, 1.0)),
+        decays_apart=False,
+        entries_apart=inner.entries_apart,
+        largest_gradient=inner.largest_gradient,
+        proportional=inner.proportional,
+        rescales=inner.rescales,
+        jumps=inner.jumps,
+        scale_free=inner.scale_free,
+    )
+
+
+BETA, EPSILON, SWITCH = (0.0, 0.999), (1e-7, 1.0), (False, True)
+LARGEST = float(np.finfo("float32").max)
+ADAM = dict(
+    slots=like("m", "v"),
+    ranges=dict(beta_1=BETA, beta_2=BETA, epsilon=EPSILON),
+    scale_free=dict(epsilon=0.0),
+)
+ADAMW = dict(
+    optimizer=td.AdamW,
+    reference=references.adamw,
+    lazy=dict(beta_1=0.0),
+    **ADAM | dict(ranges=ADAM["ranges"] | dict(amsgrad=SWITCH, epsilon_hat=SWITCH)),
+)
+SGD = dict(
+    slots=like("m"),
+    ranges=dict(momentum=BETA, nesterov=SWITCH),
+    largest_gradient=LARGEST,
+    proportional=True,
+    lazy={},
+)
+SGDW = dict(optimizer=td.SGDW, reference=references.sgdw, **SGD)
 
 CASES = [
-    case("AdamW", td.AdamW, references.adamw),
-    case("AdamW-amsgrad", td.AdamW, references.adamw, amsgrad=True),
-    case("AdamW-epsilon_hat", td.AdamW, references.adamw, epsilon_hat=True, epsilon=1e-7),
-    case("Adam-l2", td.Adam, references.adam, l2=0.05),
-    case("SGDW", td.SGDW, references.sgdw),
-    case("SGDW-nesterov", td.SGDW, references.sgdw, nesterov=True, momentum=0.7),
-    case("SGD-l2", td.SGD, references.sgd, l2=0.05, momentum=0.5),
-    case("Lion", td.Lion, references.lion),
-    case("LAMB", td.LAMB, references.lamb),
-    case("Adafactor", td.Adafactor, references.adafactor),
-    Case("Lookahead-AdamW", lookahead, references.lookahead, dict(inner=references.adamw, k=3)),
+    Case(name="AdamW", **ADAMW),
     Case(
-        "Lookahead-Lookahead-SGDW",
-        nested_lookahead,
-        references.lookahead,
-        dict(inner=partial_rule(references.lookahead, inner=references.sgdw, k=2), k=3, alpha=0.8),
+        name="AdamW-amsgrad",
+        options=dict(amsgrad=True),
+        **ADAMW | dict(slots=like("m", "v", "v_max")),
+    ),
+    Case(name="AdamW-epsilon_hat", options=dict(epsilon_hat=True, epsilon=1e-7), **ADAMW),
+    Case(
+        name="Adam-l2",
+        optimizer=td.Adam,
+        reference=references.adam,
+        options=dict(l2=0.05),
+        decays_apart=False,
+        entries_apart=False,
+        lazy=dict(l2=0.0, beta_1=0.0),
+        **ADAM
+        | dict(ranges=ADAM["ranges"] | dict(l2=(0.0, 1.0)), scale_free=dict(epsilon=0.0, l2=0.0)),
+    ),
+    Case(name="SGDW", **SGDW),
+    Case(name="SGDW-nesterov", options=dict(nesterov=True, momentum=0.7), **SGDW),
+    Case(
+        name="SGD-l2",
+        optimizer=td.SGD,
+        reference=references.sgd,
+        options=dict(l2=0.05, momentum=0.5),
+        decays_apart=False,
+        entries_apart=False,
+        **SGD | dict(ranges=SGD["ranges"] | dict(l2=(0.0, 1.0)), lazy=dict(l2=0.0)),
+    ),
+    Case(
+        name="Lion",
+        optimizer=td.Lion,
+        reference=references.lion,
+        slots=like("m"),
+        ranges=dict(beta_1=BETA, beta_2=BETA),
+        largest_gradient=LARGEST,
+        jumps=True,
+        scale_free={},
+        lazy={},
+    ),
+    Case(
+        name="LAMB",
+        optimizer=td.LAMB,
+        reference=references.lamb,
+        decays_apart=False,
+        rescales=True,
+        **ADAM,
+    ),
+    Case(
+        name="Adafactor",
+        optimizer=td.Adafactor,
+        reference=references.adafactor,
+        slots=factored,
+        letters=dict(clip_threshold="threshold"),
+        ranges=dict(
+            epsilon_1=(1e-20, 1.0),
+            epsilon_2=EPSILON,
+            clip_threshold=(0.1, 4.0),
+            decay_exponent=(0.1, 2.0),
+        ),
+        largest_gradient=1e3,  # it divides the rows' squares, plus 1e-30, by their mean
+        scale_free=dict(epsilon_1=0.0),
     ),
 ]
-
-SHAPES = [(3, 4), (5,), (), (2, 3, 2)]
+ROW = {case.name: case for case in CASES}
+CASES += [lookahead("Lookahead-AdamW", ROW["AdamW"], sync_period=3)]
+twice = lookahead("Lookahead-SGDW", ROW["SGDW"], sync_period=2)
+CASES += [lookahead("Lookahead-Lookahead-SGDW", twice, sync_period=3, slow_step_size=0.8)]
 
 
 def variables(shapes=SHAPES, seed=0):
@@ -104,14 +281,14 @@ def mirrored():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
-def run_mirrored(make, grads):
+def run_mirrored(make, grads, shapes=SHAPES):
     """As `run` in a traced step on two replicas, each with half of every gradient.
 
     Returns the model variables and the optimizer.
     """
     strategy = mirrored()
     with strategy.scope():
-        trainable, optimizer = variables(), make()
+        trainable, optimizer = variables(shapes), make()
         optimizer.build(trainable)
 
     @tf.function
@@ -128,16 +305,13 @@ def state_of(optimizer):
     return {name: v for name, v in optimizer.get_state().items() if ":" in name}
 
 
-def small_model(inputs=4):
-    """Two dense layers and a normalization, with fixed layer names."""
-    return keras.Sequential(
-        [
-            keras.layers.Input((inputs,)),
-            keras.layers.Dense(8, activation="relu", name="hidden"),
-            keras.layers.BatchNormalization(name="norm"),
-            keras.layers.Dense(1, name="head"),
-        ]
-    )
+def small_model(inputs=4, matrices_only=False):
+    """Two dense layers and a normalization, with fixed layer names; or matrices only."""
+    first = keras.layers.Dense(8, "relu", use_bias=not matrices_only, name="hidden")
+    norm = keras.layers.BatchNormalization(name="norm", center=False, scale=False)
+    norm = norm if matrices_only else keras.layers.BatchNormalization(name="norm")
+    head = keras.layers.Dense(1, use_bias=not matrices_only, name="head")
+    return keras.Sequential([keras.layers.Input((inputs,)), first, norm, head])
 
 
 def small_data(rows=64, inputs=4):

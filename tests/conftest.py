@@ -1,4 +1,4 @@
-"""What every test stands on: quiet logs, two logical CPUs, fixed seeds."""
+"""What every test stands on: quiet logs, two logical CPUs, fixed seeds, XLA where it is told."""
 
 import gc
 import os
@@ -10,6 +10,8 @@ import keras
 import pytest
 import tensorflow as tf
 from tensorflow.python.framework.config import disable_op_determinism
+
+from tf_decoupled import replicas
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
@@ -27,5 +29,14 @@ def seeds_and_names():
     disable_op_determinism()  # which the command line enables for its process
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "requires_trainable_backend: a mark of Keras's own tests")
+HOST_COMPILES = replicas.host_compiles
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """`jit_compile="auto"` compiles under the mark `xla` only: that took most of the time.
+
+    Each row is compiled in test_whole.py. No fixture, so that it holds for those of modules, too.
+    """
+    told = item.get_closest_marker("xla") is not None
+    replicas.host_compiles = HOST_COMPILES if told else lambda: False

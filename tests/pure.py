@@ -1,16 +1,17 @@
-"""Rules as pure functions: what the engine does around one, on tensors alone.
+"""Rules as pure functions: what the engine does around one, on tensors alone; nothing is compiled.
 
-for now in steps(rule, starts, grads):
-    now.values, now.slots, now.shared, now.h
+    for now in steps(rule, starts, grads):
+        now.values, now.slots, now.shared, now.h
+
+The only file of the tests that knows how the engine calls a rule.
 """
 
 from types import SimpleNamespace
 
-import numpy as np
 import tensorflow as tf
 
-from tf_decoupled.engine.hyperparameters import corrected, namespace
-from tf_decoupled.engine.state import Slot
+from tf_decoupled.hyperparameters import corrected, namespace
+from tf_decoupled.state import Slot
 
 
 def started(slots, value, dtype):
@@ -22,7 +23,7 @@ def started(slots, value, dtype):
     return {name: started(slot, value, dtype) for name, slot in slots.items()}
 
 
-def hyperparameters(rule, step, dtype):
+def hyperparameters(rule, step=0, dtype="float32"):
     """Those of one step, in the precision of the variables; counters stay integers."""
 
     def cast(tree):
@@ -33,9 +34,20 @@ def hyperparameters(rule, step, dtype):
     return cast(rule.hyperparameters_at(step))
 
 
+def masked(rule, h, keep):
+    """`h` for one variable: keep is 1 where it decays, and 0 where the mask leaves it out."""
+    inner = dict(inner=masked(rule.inner, h["inner"], keep)) if "inner" in h else {}
+    return h | inner | {name: keep * h[name] for name in rule.masked}
+
+
+def seen(h):
+    """`h` as a rule sees it: read with dots, and with its bias corrections."""
+    return namespace(corrected(h))
+
+
 def shared_of(rule, dtype):
     """The scalars of the rule, and of those inside of it."""
-    own = started(rule.shared(), None, dtype)
+    own = started(rule.shared(), None, dtype) if hasattr(rule, "shared") else {}
     inner = getattr(rule, "inner", None)
     return own if inner is None else own | dict(inner=shared_of(inner, dtype))
 
@@ -45,9 +57,12 @@ def combined(rule, h, shared, variables):
     after = {}
     if "inner" in shared:
         inside = [(p, g, s.inner) for p, g, s in variables]
-        h["inner"], after["inner"] = combined(rule.inner, h["inner"], shared["inner"], inside)
+        inner, after["inner"] = combined(rule.inner, h["inner"], shared["inner"], inside)
+        h = h | dict(inner=inner)
+    if not hasattr(rule, "reduce"):
+        return h, after
     h = h | {name: value for name, value in shared.items() if name != "inner"}
-    now = namespace(corrected(h))
+    now = seen(h)
     parts = [rule.reduce(p, g, s, now) for p, g, s in variables]
     sums = {name: tf.add_n([part[name] for part in parts]) for name in parts[0]}
     results = rule.combine(namespace(sums), now)
@@ -55,23 +70,33 @@ def combined(rule, h, shared, variables):
     return h | results, after
 
 
-def steps(rule, starts, grads, dtype=tf.float64):
+def step(rule, p, g, slots, h):
+    """One variable's step: the value after it, and the new slots."""
+    return rule.step(p, g, namespace(slots), h)
+
+
+def step_all(rule, values, grads, slots, shared, at, keep=1.0):
+    """One step of all variables after `at` others: values, slots, shared scalars, and `h`."""
+    nests = [namespace(s) for s in slots]
+    variables = list(zip(values, grads, nests, strict=True))
+    h = hyperparameters(rule, at, values[0].dtype)
+    h, shared = combined(rule, h, shared, variables)
+    h = seen(masked(rule, h, keep))
+    values, slots = zip(*(rule.step(p, g, s, h) for p, g, s in variables), strict=True)
+    for (p, _, _), after in zip(variables, values, strict=True):
+        assert after.dtype == p.dtype and after.shape == p.shape
+    return list(values), list(slots), shared, h
+
+
+def steps(rule, starts, grads, dtype=tf.float64, keep=1.0, first=0):
     """Yields values, slots, shared scalars and hyperparameters after each list of gradients."""
     values = [tf.constant(start, dtype) for start in starts]
     slots = [started(rule.init(p), p, dtype) for p in values]
     shared = shared_of(rule, dtype)
-    for step, gs in enumerate(grads):
-        variables = [
-            (p, tf.constant(g, dtype), namespace(s))
-            for p, g, s in zip(values, gs, slots, strict=True)
-        ]
-        h = hyperparameters(rule, step, dtype)
-        h, shared = combined(rule, h, shared, variables)
-        h = namespace(corrected(h))
-        values, slots = zip(*(rule.step(p, g, s, h) for p, g, s in variables), strict=True)
-        for (p, _, _), after in zip(variables, values, strict=True):
-            assert after.dtype == p.dtype and after.shape == p.shape
-        yield SimpleNamespace(values=list(values), slots=list(slots), shared=shared, h=h)
+    for at, gs in enumerate(grads, first):
+        gs = [tf.constant(g, dtype) for g in gs]
+        values, slots, shared, h = step_all(rule, values, gs, slots, shared, at, keep)
+        yield SimpleNamespace(values=values, slots=slots, shared=shared, h=h)
 
 
 def last(*args, **kwargs):
@@ -80,29 +105,36 @@ def last(*args, **kwargs):
     return now
 
 
-def assert_vectorizes(rule, p, g, compiled=False):
-    """A second step of a stack [n, ...] at once is that of its variables one by one."""
-    firsts = [last(rule, [p[i]], [[g[i]]], p.dtype) for i in range(len(p))]
-    h = firsts[0].h
-
-    def one(arguments):
-        p, g, s = arguments
-        return rule.step(p, g, namespace(s), h)
-
-    stack = tf.nest.map_structure(lambda *x: tf.stack(x), *[now.slots[0] for now in firsts])
-    together = tf.function(
-        lambda *arguments: tf.vectorized_map(one, arguments, fallback_to_while_loop=False),
-        jit_compile=compiled,
-        autograph=False,
-    )(p, g, stack)
-    for i, now in enumerate(firsts):
-        alone = one((p[i], g[i], now.slots[0]))
-        mine = tf.nest.map_structure(lambda x, i=i: x[i], together)
-        tf.nest.map_structure(lambda a, b: close(a, b, 1e-5), mine, alone)
+def train(rule, starts, grads, dtype=tf.float32, **options):
+    """The values at the end, as arrays, and the slots."""
+    now = last(rule, starts, grads, dtype, **options)
+    return [p.numpy() for p in now.values], now.slots
 
 
-def close(a, b, tolerance):
-    np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+def train_long(rule, starts, grads, dtype=tf.float32):
+    """The values at the end, from one graph with a loop: quick for many steps."""
+    columns = [tf.stack(column) for column in zip(*grads, strict=True)]
+
+    def body(at, values, slots, shared):
+        gs = [tf.gather(column, at) for column in columns]
+        return [at + 1, *step_all(rule, values, gs, slots, shared, at)[:3]]
+
+    @tf.function(autograph=False)
+    def loop(values):
+        slots = [started(rule.init(p), p, dtype) for p in values]
+        begin = [0, values, slots, shared_of(rule, dtype)]
+        return tf.while_loop(lambda at, *_: at < len(grads), body, begin)[1]
+
+    return [p.numpy() for p in loop([tf.constant(p, dtype) for p in starts])]
+
+
+def flat(slots, prefix=""):
+    """{"inner/m": array} of nested slots."""
+    names = {}
+    for name, value in slots.items():
+        inside = isinstance(value, dict)
+        names |= flat(value, f"{prefix}{name}/") if inside else {prefix + name: value}
+    return names
 
 
 def as_float32(number):

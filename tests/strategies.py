@@ -1,8 +1,9 @@
-"""Every row of the table under any strategy, in this process or, run as a program, in its own.
+"""Rows and features under any strategy, in this process or, run as a program, in its own.
 
     python strategies.py STRATEGY START END
 
-reads the states in START, trains every row and feature from there, and writes to END.
+reads the states in START, trains every row and feature from there, and writes to END. All rows with
+one feature are steps of one graph.
 """
 
 import json
@@ -16,7 +17,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 import numpy as np
 import tensorflow as tf
-from cases import CASES, SHAPES, gradients
+from cases import CASES, gradients
+from probes import PROBES
 
 import tf_decoupled as td
 
@@ -34,7 +36,8 @@ FEATURES = {
     "bfloat16": dict(clipnorm=0.5, gradient_accumulation_steps=1, skip_nonfinite=True),
     "sparse": dict(clipvalue=0.05, loss_scale=4.0),
 }
-ROWS = [(case, feature) for case in CASES for feature in FEATURES]
+ROWS = [(case, feature) for feature in FEATURES for case in PROBES]
+ROWS += [(case, "together") for case in CASES]
 
 
 def rows_of(strategy):
@@ -42,33 +45,41 @@ def rows_of(strategy):
     return [row for row in ROWS if (strategy, row[1]) != ("multiworker", "bfloat16")]
 
 
-def training(strategy, case, feature):
-    """Variables and optimizer of one row, and its step: a list of gradients, of which each
-    replica gets its share, and a number that the last replica adds to them."""
-    keras.utils.clear_session()
-    dtype = "bfloat16" if feature == "bfloat16" else "float32"
+def built(strategy, case, feature):
+    """Variables and optimizer of one row."""
     rng = np.random.default_rng(0)
     with strategy.scope():
         trainable = [
-            keras.Variable(rng.normal(size=shape).astype("float32"), dtype=dtype, name=f"v{i}")
-            for i, shape in enumerate(SHAPES)
+            keras.Variable(rng.normal(size=shape), dtype=dtype_of(feature), name=f"v{i}")
+            for i, shape in enumerate(case.shapes)
         ]
         optimizer = case.make(weight_decay=0.1, jit_compile=False, **FEATURES[feature])
         optimizer.build(trainable)
+    return trainable, optimizer
 
-    def on_one(gs, poison):
+
+def dtype_of(feature):
+    return "bfloat16" if feature == "bfloat16" else "float32"
+
+
+def step_of(strategy, trainings, feature):
+    """A step of all trainings: a list of gradients for each, of which each replica gets its share,
+    and a number that the last replica adds to them."""
+
+    def on_one(grads, poison):
         context = tf.distribute.get_replica_context()
         last = context.replica_id_in_sync_group == context.num_replicas_in_sync - 1
-        scale = optimizer.scale_loss(tf.constant(1.0)) / context.num_replicas_in_sync
-        gs = [g * scale + tf.where(last, poison, 0.0) for g in gs]
-        gs = [twice(g) if feature == "sparse" else tf.cast(g, dtype) for g in gs]
-        optimizer.apply(gs, trainable)
+        for (trainable, optimizer), gs in zip(trainings, grads, strict=True):
+            scale = optimizer.scale_loss(tf.constant(1.0)) / context.num_replicas_in_sync
+            gs = [g * scale + tf.where(last, poison, 0.0) for g in gs]
+            gs = [twice(g) if feature == "sparse" else tf.cast(g, dtype_of(feature)) for g in gs]
+            optimizer.apply(gs, trainable)
 
-    def step(gs, poison):
-        strategy.run(on_one, (gs, poison))
+    def step(grads, poison):
+        strategy.run(on_one, (grads, poison))
 
     alone = strategy is tf.distribute.get_strategy()
-    return trainable, optimizer, step if alone else tf.function(step, autograph=False)
+    return step if alone else tf.function(step, autograph=False)
 
 
 def twice(g):
@@ -80,26 +91,43 @@ def twice(g):
     return tf.IndexedSlices(values, indices, tf.constant(tuple(g.shape)))
 
 
-def train(strategy, case, feature, steps, start=None, finish=None):
-    """The state after `steps`, a range, from the state `start`: arrays by name.
+def train(strategy, rows, steps, start=None, finish=None):
+    """{(case name, feature): state} after `steps`, a range, from the states `start`.
 
     `finish` waits for what a step has begun.
     """
-    trainable, optimizer, step = training(strategy, case, feature)
-    if start is not None:
-        optimizer.set_state({k: v for k, v in start.items() if not k.startswith("=")})
-        for v in trainable:
-            v.assign(start[f"={v.name}"])
-    everything = gradients(steps=max(steps) + 1)
-    for t in steps:
-        gs = [tf.constant(g) for g in everything[t]]
+    states = {}
+    for feature in FEATURES:
+        cases = [case for case, its in rows if its == feature]
+        begin = start and [start[case.name, feature] for case in cases]
+        ends = train_together(strategy, cases, feature, steps, begin, finish)
+        states |= {(case.name, feature): end for case, end in zip(cases, ends, strict=True)}
+    return states
+
+
+def train_together(strategy, cases, feature, steps, start=None, finish=None):
+    """The state of each case after `steps`: arrays by name."""
+    keras.utils.clear_session()
+    trainings = [built(strategy, case, feature) for case in cases]
+    for (trainable, optimizer), state in zip(trainings, start or [None] * len(cases), strict=True):
+        if state is not None:
+            optimizer.set_state({k: v for k, v in state.items() if not k.startswith("=")})
+            for v in trainable:
+                v.assign(state[f"={v.name}"])
+    step = step_of(strategy, trainings, feature)
+    everything = [gradients(case.shapes, steps=max(steps) + 1) for case in cases]
+    for t in steps if cases else ():
+        gs = [[tf.constant(g) for g in grads[t]] for grads in everything]
         poison = tf.constant(np.inf if feature == "together" and t == POISONED else 0.0, tf.float32)
         if finish is None:
             step(gs, poison)
         else:
             finish(step, (gs, poison))
-    values = {f"={v.name}": tf.cast(v.value, tf.float32).numpy() for v in trainable}
-    return optimizer.get_state() | values
+    return [
+        optimizer.get_state()
+        | {f"={v.name}": tf.cast(v.value, tf.float32).numpy() for v in trainable}
+        for trainable, optimizer in trainings
+    ]
 
 
 def save(path, states):
@@ -167,11 +195,7 @@ def strategy_named(name):
 
 def main(name, start, end):
     (strategy, finish), states = strategy_named(name), load(start)
-    for case, feature in rows_of(name):
-        begin = states[case.name, feature]
-        states[case.name, feature] = train(
-            strategy, case, feature, range(STEPS // 2, STEPS), begin, finish
-        )
+    states = train(strategy, rows_of(name), range(STEPS // 2, STEPS), states, finish)
     save(end, states)
     print("done", flush=True)
     os._exit(0)  # servers and collectives would keep the process alive

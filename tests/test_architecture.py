@@ -15,6 +15,7 @@ import tf_decoupled as td
 
 PACKAGE = pathlib.Path(td.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted(pathlib.Path(__file__).parent.rglob("*.py"))
 
 MAY_IMPORT = {
     "math": set(),
@@ -125,6 +126,41 @@ def test_a_rule_may_not_cast_assign_or_ask_for_names():
     for path in (PACKAGE / "optimizers").glob("*.py"):
         for word in ("tf.cast", ".assign", ".dtype", ".path", ".name", "tf.device", "tf.Variable"):
             assert word not in path.read_text(), f"{path.name} contains {word}"
+
+
+def strings(*nodes):
+    """The strings among some expressions, and in tuples, lists and sets of them."""
+    for node in nodes:
+        if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
+            yield from strings(*node.elts)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def asked_by_name(tree):
+    """What is compared with a `.name`, or looked up or listed by a string."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            yield from strings(*node.keys)
+        elif isinstance(node, ast.Subscript):
+            yield from strings(node.slice)
+        elif isinstance(node, ast.Compare):
+            yield from strings(node.left, *node.comparators)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "startswith":
+            yield from strings(*node.args)
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_no_test_asks_for_a_row_by_its_name(path):
+    """What is special about a row stands in the row: see `cases.Case`."""
+    tree = ast.parse(path.read_text())
+    if path.name == "cases.py" or "CASES" not in {
+        n.id for n in ast.walk(tree) if type(n) is ast.Name
+    }:
+        return
+    rows = [case.name for case in CASES]
+    asked = {string.rstrip("-") for string in asked_by_name(tree) if len(string) > 2}
+    assert not [s for s in asked if any(r.startswith(s) or s in r.split("-") for r in rows)]
 
 
 def test_functions_stay_short():

@@ -159,6 +159,7 @@ def told_by(function, *arguments):
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_saves_leaves_the_last_checkpoint_whole(tmp_path):
     runs = told_by(kill_while_saving, tmp_path / "checkpoints")
     assert len(runs) == KILLS
@@ -172,6 +173,7 @@ def test_a_process_killed_while_it_saves_leaves_the_last_checkpoint_whole(tmp_pa
         expected = {saved, run[-1][1]}  # the save that was hit may be complete, or not count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_preempted_run_saves_and_its_restart_ends_as_if_nothing_had_been(workers, tmp_path):
     whole, preempted, restarted = told_by(preempt_and_restart, tmp_path, workers)

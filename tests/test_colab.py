@@ -120,6 +120,7 @@ def test_where_the_package_is_nothing_is_installed(name):
     assert not installed_by(first_code_cell(name))
 
 
+@pytest.mark.slow
 def test_quickstart_resumes_bit_for_bit(tmp_path):
     probe = """dict(
         equal=equal, steps=steps, accuracy=accuracy,
@@ -154,12 +155,14 @@ def assert_resumed(found, printed, cores):
     assert found.accuracy > 0.65
 
 
+@pytest.mark.slow
 def test_without_a_tpu_its_notebook_says_so_and_resumes_on_the_default_strategy(tmp_path):
     found, printed, _ = execute("tpu_training", tmp_path, TPU_PROBE)
     assert "No TPU was found: NotFoundError. Running on the default strategy." in printed
     assert_resumed(found, printed, cores=1)
 
 
+@pytest.mark.slow
 def test_on_emulated_tpu_cores_its_notebook_resumes_with_kernels_that_tpus_have(tmp_path):
     found, printed, _ = execute("tpu_training", tmp_path, TPU_PROBE, EMULATION)
     assert "Running on 2 TPU cores." in printed
@@ -167,6 +170,7 @@ def test_on_emulated_tpu_cores_its_notebook_resumes_with_kernels_that_tpus_have(
     assert found.foreign and not any(found.foreign) and not any(found.float64)
 
 
+@pytest.mark.slow
 def test_the_heat_map_is_drawn_from_all_runs(tmp_path):
     found, _, notebook = execute("decay_heatmap", tmp_path, "dict(picture=str(picture))")
     settings, outcomes, *_ = results.read((tmp_path / found.picture).with_suffix(".csv"))
@@ -175,6 +179,7 @@ def test_the_heat_map_is_drawn_from_all_runs(tmp_path):
     assert [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in str(o)]
 
 
+@pytest.mark.slow
 def test_an_optimizer_of_ones_own_is_right_and_has_what_the_engine_has(tmp_path):
     probe = """dict(
         errors=[float(e) for e in (error, xla_error, accumulation_error, wrapper_error)],

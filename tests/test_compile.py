@@ -8,6 +8,8 @@ from cases import gradients, run, variables
 import tf_decoupled as td
 from tf_decoupled.engine import replicas
 
+pytestmark = pytest.mark.xla
+
 
 def called_functions(optimizer, jit=None):
     """Whether each function called inside a traced, uncompiled step must be compiled by XLA."""
@@ -85,6 +87,20 @@ def test_auto_falls_back_where_the_host_has_no_xla(monkeypatch):
         replicas.host_compiles.cache_clear()
     for a, b in zip(expected, fallen_back, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_a_compiled_step_resumes_bit_for_bit():
+    grads, rate = gradients(steps=6), td.schedules.Cosine(0.1, 9)
+    make = lambda: td.Lookahead(td.AdamW(rate, 0.1, clipnorm=1.0), sync_period=2)  # noqa: E731
+    uninterrupted = run(make(), variables(), grads, graph=True)
+    first, second, trainable, resumed = make(), make(), variables(), variables(seed=5)
+    run(first, trainable, grads[:3], graph=True)
+    second.build(resumed)
+    second.set_state(first.get_state())
+    for v, w in zip(resumed, trainable, strict=True):
+        v.assign(w)
+    for a, b in zip(uninterrupted, run(second, resumed, grads[3:], graph=True), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_this_host_compiles():

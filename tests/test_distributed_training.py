@@ -251,6 +251,7 @@ def one(tmp_path_factory):
     return weights(folder)
 
 
+@pytest.mark.slow
 def test_the_documented_commands_train_two_processes_to_the_weights_of_one(tmp_path, one):
     commands = [b for b in SHELL if "multiworker" in b]
     codes, outputs = together(tmp_path, commands)
@@ -260,6 +261,7 @@ def test_the_documented_commands_train_two_processes_to_the_weights_of_one(tmp_p
     assert_equal_but_for_rounding(weights(tmp_path / "two"), one)
 
 
+@pytest.mark.slow
 def test_the_documented_script_gives_every_process_the_weights_of_one(tmp_path, monkeypatch):
     (script,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
     path = tmp_path / "regression.py"
@@ -279,6 +281,7 @@ def test_the_documented_script_gives_every_process_the_weights_of_one(tmp_path, 
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_the_documented_parameter_server_trains_to_the_weights_of_one_device(tmp_path, one):
     (chief,) = [b for b in SHELL if "parameter_server" in b]
     servers = [chief.replace('"type": "chief"', f'"type": "{role}"') for role in ("ps", "worker")]
@@ -288,6 +291,7 @@ def test_the_documented_parameter_server_trains_to_the_weights_of_one_device(tmp
     assert_equal_but_for_rounding(weights(tmp_path / "served"), one)
 
 
+@pytest.mark.slow
 def test_processes_that_found_different_checkpoints_are_refused(tmp_path):
     run = Run("SGDW", model="mlp", epochs=1)
     commands = [b.replace("--epochs 3", "--epochs 1") for b in SHELL if "multiworker" in b]

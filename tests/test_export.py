@@ -145,6 +145,7 @@ def structured(inputs, name):
     return inputs.get(name, parts)
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("name", EXPORTS)
 def test_loaded_in_tensorflow_alone_it_goes_on_bit_for_bit(exports, name):
     exported, inputs, told = exports[name]
@@ -244,6 +245,7 @@ def compiled_functions(folder):
     return sum(node.attr["_XlaMustCompile"].b for node in nodes)
 
 
+@pytest.mark.xla
 def test_for_hosts_without_xla_nothing_is_left_to_compile(compiled, tmp_path):
     x, y = small_data()
     exported = TrainableModel(compiled)

@@ -4,11 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import CASES, gradients, mirrored, run, small_data, variables
+from cases import gradients, mirrored, run, small_data, variables
+from probes import l2, nested
 
 import tf_decoupled as td
-
-every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
 def train(strategy, make, grads, built_before, made_inside=True):
@@ -39,7 +38,7 @@ def train(strategy, make, grads, built_before, made_inside=True):
     return trainable
 
 
-@every
+@pytest.mark.parametrize("case", [l2, nested], ids=lambda case: case.name)
 def test_two_replicas_built_inside_the_step_equal_one_device(case):
     grads, shared = gradients(steps=4), dict(weight_decay=0.1, global_clipnorm=0.5)
     strategy = mirrored()
@@ -128,6 +127,7 @@ def test_fit_under_replicas_saves_and_goes_on_without_them(tmp_path):
         np.testing.assert_allclose(c.numpy(), a.numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.xla
 def test_the_update_is_compiled_once_per_device():
     strategy = mirrored()
     with strategy.scope():

@@ -1,4 +1,4 @@
-"""The matrix: every row and feature trains on each strategy as on one device, and moves between.
+"""Every row, and every feature, trains on each strategy as on one device, and moves between.
 
 Each strategy begins with the states that one device had after five steps, and takes five more; one
 device goes on from what it saved.
@@ -16,6 +16,7 @@ import pytest
 import strategies
 import tensorflow as tf
 from cases import mirrored, variables
+from probes import nested
 from strategies import FEATURES, ROWS, STEPS
 
 import tf_decoupled as td
@@ -29,16 +30,15 @@ PROGRAM = pathlib.Path(strategies.__file__)
 def half_way(tmp_path_factory):
     """The file with each row's state on one device after half of the steps."""
     path = tmp_path_factory.mktemp("states") / "half_way.npz"
-    steps = range(STEPS // 2)
-    strategies.save(path, {(c.name, f): strategies.train(ONE(), c, f, steps) for c, f in ROWS})
+    strategies.save(path, strategies.train(ONE(), ROWS, range(STEPS // 2)))
     return path
 
 
 @pytest.fixture(scope="module")
 def all_the_way(half_way):
     """Each row's state on one device after all steps."""
-    begin, steps = strategies.load(half_way), range(STEPS // 2, STEPS)
-    return {(c.name, f): strategies.train(ONE(), c, f, steps, begin[c.name, f]) for c, f in ROWS}
+    begin = strategies.load(half_way)
+    return strategies.train(ONE(), ROWS, range(STEPS // 2, STEPS), begin)
 
 
 def run(name, start, end, processes=1):
@@ -62,6 +62,7 @@ def run(name, start, end, processes=1):
     return strategies.load(end.with_suffix(".0.npz"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name,processes",
     [("mirrored-2", 1), ("mirrored-4", 1), ("multiworker", 2), ("parameter_server", 1)],
@@ -69,32 +70,36 @@ def run(name, start, end, processes=1):
 def test_every_row_goes_on_under_the_strategy_and_comes_back(
     name, processes, half_way, all_the_way, tmp_path
 ):
-    states, wrong = run(name, half_way, tmp_path / "end", processes), []
-    for case, feature in strategies.rows_of(name):
-        ours, expected = (s[case.name, feature] for s in (states, all_the_way))
-        wrong += differences(f"{case.name}, {feature}", ours, expected)
-        if feature == "together":
-            ours, expected = (
-                strategies.train(ONE(), case, feature, range(STEPS, STEPS + 2), state)
-                for state in (ours, expected)
-            )
-            wrong += differences(f"{case.name}, {feature}, back", ours, expected)
+    rows = strategies.rows_of(name)
+    states = run(name, half_way, tmp_path / "end", processes)
+    wrong = differences(rows, states, all_the_way)
+    together = [row for row in rows if row[1] == "together"]
+    back, expected = (
+        strategies.train(ONE(), together, range(STEPS, STEPS + 2), begin)
+        for begin in (states, all_the_way)
+    )
+    wrong += [f"{line}, back" for line in differences(together, back, expected)]
     assert not wrong, "\n".join(wrong)
 
 
-def differences(row, ours, expected):
-    assert ours.keys() == expected.keys()
-    return [
-        f"{row}: {k} differs by {np.max(np.abs(ours[k] - expected[k])):.2g}"
-        for k in ours
-        if not np.allclose(ours[k], expected[k], rtol=1e-6, atol=1e-6, equal_nan=True)
-    ]
+def differences(rows, ours, expected):
+    """A line for each array of a row that is not as expected."""
+    lines = []
+    for case, feature in rows:
+        a, b = (states[case.name, feature] for states in (ours, expected))
+        assert a.keys() == b.keys()
+        for k in a:
+            if not np.allclose(a[k], b[k], rtol=1e-6, atol=1e-6, equal_nan=True):
+                gap = np.max(np.abs(a[k] - b[k]))
+                lines.append(f"{case.name}, {feature}: {k} differs by {gap:.2g}")
+    return lines
 
 
-def test_the_features_really_happen(half_way):
-    case, _ = ROWS[0]
-    start = strategies.load(half_way)[case.name, "together"]
-    end = strategies.train(ONE(), case, "together", range(STEPS // 2, STEPS), start)
+def test_the_features_really_happen():
+    (row,) = [row for row in ROWS if row == (nested, "together")]
+    starts = strategies.train(ONE(), [row], range(STEPS // 2))
+    ends = strategies.train(ONE(), [row], range(STEPS // 2, STEPS), starts)
+    start, end = starts[nested.name, "together"], ends[nested.name, "together"]
     assert (int(end["iterations"]), int(end["skipped_steps"])) == (4, 1)
     assert start["micro_steps"] == 1  # what is saved and moved is in the middle of a group
     assert np.any(start["v0:gradient_sum"]) and "v0:average" in start

@@ -362,6 +362,7 @@ sweep.sweep(settings, pathlib.Path(sys.argv[2]), workers=2)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_continues_to_what_an_uninterrupted_one_gives(tmp_path, dataset):
     """Killed with two workers, continued with one."""
     command = [sys.executable, "-c", PROGRAM, pickle.dumps(SMALL).hex(), str(tmp_path / "killed")]
@@ -380,6 +381,7 @@ def test_a_killed_sweep_continues_to_what_an_uninterrupted_one_gives(tmp_path, d
     assert len(read(killed).outcomes) > len(SMALL.cells())
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_reported_with_its_cell(dataset):
     cell = Cell("coupled", "cosine", 0.004, 0.1, 0)
     with worker.Pool(SMALL, dataset, 1) as pool:
@@ -389,6 +391,7 @@ def test_a_killed_worker_is_reported_with_its_cell(dataset):
             list(pool.compute([cell]))
 
 
+@pytest.mark.slow
 def test_a_failing_worker_is_reported_with_its_traceback(dataset):
     broken = dataset._replace(classes="ten")
     with (

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 from rows import BIG, ROWS
 
+pytestmark = pytest.mark.slow
 every = pytest.mark.parametrize("row", ROWS)
 chips = pytest.mark.parametrize(
     "topology,replicas", [("v2:2x2", 8), ("v5e:2x2", 4), ("v6e:1x1", 1)]

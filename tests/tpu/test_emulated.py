@@ -10,7 +10,10 @@ import tensorflow as tf
 from rows import ROWS, Training
 
 every = pytest.mark.parametrize("row", ROWS)
-cores = pytest.mark.parametrize("replicas", [1, 2, 4])
+slow = pytest.mark.slow
+cores = pytest.mark.parametrize(
+    "replicas", [pytest.param(1, marks=slow), 2, pytest.param(4, marks=slow)]
+)
 LAST_BIT = {"float32": 1e-6, "bfloat16": 2.0**-7}
 
 

@@ -1,0 +1,143 @@
+"""Tiny rules that together have every trait of a rule: what tests of the engine run over.
+
+A row of the table is a paper, which `test_rules` checks; what the engine does around a rule depends
+on its traits only. `test_probes` asserts that no row has a trait that no probe has.
+"""
+
+import tensorflow as tf
+from cases import Case, around, like
+
+import tf_decoupled as td
+from tf_decoupled.state import Slot, copy, zeros
+
+
+class Scaled(td.Optimizer):
+    """v ← β v + (1 − β) (g + l2 θ)²,  u = (g + l2 θ) / (√(v / (1 − βᵗ)) + 1).
+
+    A slot of the variable's shape, a bias correction, L2 that the mask takes away, and rows that
+    catch up.
+    """
+
+    beta: td.Beta = 0.75
+    l2: td.Scalar = 0.0
+
+    masked = ("decay", "l2")
+
+    def init(self, p):
+        return dict(v=zeros(p))
+
+    def update(self, p, g, s, h):
+        g = g + h.l2 * p
+        v = h.beta * s.v + (1 - h.beta) * g * g
+        return g / (tf.sqrt(v / h.correction.beta) + 1.0), dict(v=v)
+
+    def catch_up(self, p, s, h, k):
+        return tf.exp(k * tf.math.log1p(-h.decay)) * p, dict(v=h.beta**k * s.v)
+
+
+class Factored(td.Optimizer):
+    """θ ← θ − η g / (1 + rᵢ + cⱼ + n) − δ,  r, c: sums of |g| over columns and rows, n: steps.
+
+    Slots of other shapes than the variable's, also a scalar; a step of its own; a rate that is
+    scheduled by default.
+    """
+
+    learning_rate: td.Scalar = td.schedules.InverseSquareRoot(0.1)
+
+    def init(self, p):
+        n = Slot((), 1.0)
+        if len(p.shape) < 2:
+            return dict(n=n)
+        return dict(r=zeros(p, p.shape[:-1]), c=zeros(p, p.shape[-1:]), n=n)
+
+    def step(self, p, g, s, h):
+        slots, size = dict(n=s.n + 1.0), 1.0 + s.n
+        if len(p.shape) >= 2:
+            slots["r"] = s.r + tf.reduce_sum(tf.abs(g), -1)
+            slots["c"] = s.c + tf.reduce_sum(tf.abs(g), tuple(range(len(p.shape) - 1)))
+            size += slots["r"][..., None] + slots["c"]
+        return p - h.learning_rate * g / size - h.decay * p, slots
+
+
+class Trailing(td.Wrapper):
+    """A rule whose value is drawn back to where it came from: φ ← φ + pull (θ′ − φ).
+
+    A copy of the variable, around the slots of another rule.
+    """
+
+    pull: td.Scalar = 0.25
+    every: td.Steps = 2
+
+    def init(self, p):
+        return dict(trail=copy(p), inner=self.inner.init(p))
+
+    def step(self, p, g, s, h):
+        p, inner = self.inner.step(p, g, s.inner, h.inner)
+        trail = s.trail + h.pull * (p - s.trail)
+        back = h.step % h.every == 0
+        return tf.where(back, trail, p), dict(trail=tf.where(back, trail, s.trail), inner=inner)
+
+
+class Probe(Case):
+    """A row without a paper, that XLA compiles only where a test says so."""
+
+    def make(self, **arguments):
+        return super().make(**{"jit_compile": False, **arguments})
+
+
+def sums(shape):
+    return dict(n=()) if len(shape) < 2 else dict(n=(), r=shape[:-1], c=shape[-1:])
+
+
+scaled = Probe(name="Scaled", optimizer=Scaled, slots=like("v"), learning_rate=0.1, lazy={})
+l2 = Probe(name="Scaled-l2", optimizer=Scaled, slots=like("v"), options=dict(l2=0.05))
+factors = Probe(name="Factored", optimizer=Factored, slots=sums, learning_rate=0.1)
+trailing = Probe(
+    name="Trailing-Scaled", optimizer=Trailing, slots=around(scaled, "trail"), inner=scaled
+)
+over = Probe(
+    name="Trailing-Factored", optimizer=Trailing, slots=around(factors, "trail"), inner=factors
+)
+nested = Probe(
+    name="Trailing-Trailing-Factored", optimizer=Trailing, slots=around(over, "trail"), inner=over
+)
+PROBES = [scaled, l2, factors, trailing, nested]
+
+
+HOOKS = ("update", "step", "catch_up", "reduce", "combine", "shared", "refuses")
+HOOKS += ("evaluation", "training")
+
+
+def traits(case):
+    """What the engine can tell of a rule: its hooks, and where its slots lie."""
+    optimizer, base = case.make(), td.Optimizer
+    found = {name for name in HOOKS if hook(case.optimizer, name) != hook(base, name)}
+    found |= {f"{name} is masked" for name in optimizer.masked}
+    if callable(case.optimizer.learning_rate):
+        found.add("a rate that is scheduled by default")
+    for shape in case.takes([(3, 4), (5,)]):
+        found |= {lies(slot, shape) for slot in slots_of(optimizer.init(tf.zeros(shape)))}
+    if case.inner is not None:
+        found |= {"a wrapper"} | traits(case.inner)
+    if case.inner is not None and case.inner.inner is not None:
+        found.add("a wrapper of a wrapper")
+    return found
+
+
+def hook(cls, name):
+    return getattr(cls, name, None)
+
+
+def slots_of(tree):
+    """The leaves of nested slots."""
+    for slot in tree.values():
+        yield from slots_of(slot) if isinstance(slot, dict) else [slot]
+
+
+def lies(slot, shape):
+    """What a slot is to its variable."""
+    if slot.initial != slot.initial:
+        return "a copy of the variable"
+    if slot.shape == shape:
+        return "a slot of the variable's shape"
+    return f"a slot of {'other axes' if slot.shape else 'no axes'} than the variable's"
