@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework.config import disable_op_determinism
 
-from tf_decoupled import replicas
+from tf_decoupled.engine import replicas
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],

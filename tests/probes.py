@@ -8,7 +8,7 @@ import tensorflow as tf
 from cases import Case, around, like
 
 import tf_decoupled as td
-from tf_decoupled.state import Slot, copy, zeros
+from tf_decoupled.engine.state import Slot, copy, zeros
 
 
 class Scaled(td.Optimizer):

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import tensorflow as tf
 
-from tf_decoupled.hyperparameters import corrected, namespace
-from tf_decoupled.state import Slot
+from tf_decoupled.engine.hyperparameters import corrected, namespace
+from tf_decoupled.engine.state import Slot
 
 
 def started(slots, value, dtype):

@@ -57,16 +57,26 @@ def host_is_reachable() -> bool:
 def all_reduce(tensors: list) -> list:
     """The sums over all replicas, in one batch: of gradients, or of variables that each one has."""
     context, strategy = tf.distribute.get_replica_context(), tf.distribute.get_strategy()
-    if context is None and any(isinstance(t, tf.Variable) for t in tensors):
-        if strategy.num_replicas_in_sync == 1:
-            return [tf.convert_to_tensor(components(v)[0]) for v in tensors]
+    alone = strategy.num_replicas_in_sync == 1
+    of_variables = any(isinstance(t, tf.Variable) for t in tensors)
+    if context is None and of_variables and not alone:
         pairs = [(v, v) for v in tensors]
         return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
-    if context is None or context.num_replicas_in_sync == 1:
+    if of_variables and alone:
+        return [tf.convert_to_tensor(components(v)[0]) for v in tensors]
+    if context is None or alone:
         return tensors
     # On the replica's device, also what was an argument.
     local = tf.nest.map_structure(tf.identity, tensors, expand_composites=True)
     return context.all_reduce(tf.distribute.ReduceOp.SUM, local)
+
+
+def largest(tensor: tf.Tensor) -> tf.Tensor:
+    """The largest over all replicas, entry by entry; the tensor itself outside of replicas."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tf.convert_to_tensor(tensor)
+    return tf.reduce_max(context.all_gather(tensor[None], axis=0), 0)
 
 
 def shares(grads: list) -> list:

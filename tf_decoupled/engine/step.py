@@ -79,7 +79,12 @@ def chain(optimizer: Any, inside_of: Any = None) -> Callable[[list], None]:
 
 def _update(optimizer: Any, pairs: list[tuple[Key, Any]]) -> None:
     """One update: gradients become the same on all replicas, and each device does it."""
-    keys, grads = tuple(key for key, _ in pairs), replicas.all_reduce([g for _, g in pairs])
+    own = [optimizer.blocks[key.block].overwrites for key, _ in pairs]
+    summed = iter(replicas.all_reduce([g for (_, g), o in zip(pairs, own, strict=True) if not o]))
+    keys = tuple(key for key, _ in pairs)
+    grads = [
+        replicas.largest(g) if o else next(summed) for (_, g), o in zip(pairs, own, strict=True)
+    ]
     replicas.once(lambda grads: _update_devices(optimizer, keys, grads), grads)
 
 

@@ -53,5 +53,5 @@ class Adafactor(Optimizer):
             slots = dict(r=r, c=c)
             u = g * tf.math.rsqrt(r)[..., :, None] * tf.math.rsqrt(c)[..., None, :]
             u = u * tf.sqrt(tf.reduce_mean(r, -1))[..., None, None]
-        u = u / tf.maximum(1.0, rms(u) / h.clip_threshold)
+        u = u / tf.maximum(rms(u) / h.clip_threshold, 1.0)
         return tf.maximum(h.epsilon_2, rms(p)) * u, slots
