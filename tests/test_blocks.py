@@ -198,8 +198,8 @@ def test_a_rule_that_cannot_be_mapped_steps_variables_alone():
 def test_slots_of_a_stack_behave_like_variables():
     trainable, optimizer = stepped(MAKERS["AdamW"], gradients(SHAPES, 1))
     slot = optimizer.named_variables()["v2:m"]
-    assert slot.path == "v2/m" and slot.name == "m" and slot.dtype == "float32"
-    assert tuple(slot.shape) == (3, 4) and "v2/m" in repr(slot)
+    assert slot.path == slot.name == "v2_m" and slot.dtype == "float32"
+    assert tuple(slot.shape) == (3, 4) and "v2_m" in repr(slot)
     np.testing.assert_array_equal(tf.convert_to_tensor(slot), slot.numpy())
     np.testing.assert_array_equal(np.asarray(slot), slot.value)
     before = optimizer.named_variables()["v0:m"].numpy()

@@ -223,23 +223,6 @@ def test_clipping_on_replicas():
     return both(step)
 
 
-@row("float64")
-def test_float64_variables():
-    assert end(K.SGD(1.0), dtype="float64") == -1.0
-    with pytest.raises(TypeError, match="must be float32"):
-        end(td.SGD(1.0), dtype="float64")
-
-
-@row("overwrite")
-def test_variables_that_are_overwritten():
-    v = keras.Variable([0.0])
-    v.overwrite_with_gradient = True
-    K.SGD(1.0).apply([tf.constant([5.0])], [v])
-    assert v.numpy() == 5.0
-    with pytest.raises(NotImplementedError, match="overwritten with their gradient"):
-        td.SGD(1.0).apply([tf.constant([5.0])], [v])
-
-
 # Updates, averages, schedules.
 
 

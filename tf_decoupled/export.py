@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from tf_decoupled.engine.pieces import Piece
 from tf_decoupled.engine.state import tf_variable
 
 
@@ -23,7 +25,7 @@ class TrainableModel(tf.Module):
         loaded.train_step(x, y)                      # {"loss": float32 []}, after one update
         loaded.serve(x)                              # model(x, training=False)
         loaded.set_state(loaded.get_state())         # every variable by name
-        loaded.state["learning_rate"].assign(1e-4)   # one of them
+        loaded.state["learning_rate"].assign(1e-4)   # one of them; `read_value()` reads it
 
     It continues bit for bit: `state` holds weights, slots, counters, averages, the gradients
     accumulated so far, the seeds of dropout, and each hyperparameter given as a number. Names are
@@ -161,13 +163,40 @@ class _Step:
         own = getattr(self.optimizer, "named_variables", None)
         optimizer = own() if own else {v.path: v for v in self.optimizer.variables}
         pairs = [(v.path, tf_variable(v)) for v in self.model.variables]
-        pairs += [(name, tf_variable(v)) for name, v in optimizer.items()]
-        pairs += [(v.name.partition(":")[0], v) for v in used]
-        once: dict[Any, tuple[str, tf.Variable]] = {}
+        pieces = {name: v for name, v in optimizer.items() if isinstance(v, Piece)}
+        stacks = {piece.array.ref() for piece in pieces.values()}
+        pairs += [
+            (n, ExportedPiece(v) if n in pieces else tf_variable(v)) for n, v in optimizer.items()
+        ]
+        pairs += [(v.name.partition(":")[0], v) for v in used if v.ref() not in stacks]
+        once: dict[Any, tuple[str, Any]] = {}
         for name, variable in pairs:
-            once.setdefault(variable.ref(), (name, variable))
+            once.setdefault(_identity(variable), (name, variable))
         names, variables = zip(*once.values(), strict=True)
         return dict(zip(_distinct(names, "~"), variables, strict=True))
+
+
+class ExportedPiece(tf.Module):
+    """A piece of a stack in a SavedModel: `read_value()` and `assign(value)`, as a variable has."""
+
+    def __init__(self, piece: Piece):
+        super().__init__(name=piece.name)
+        self.shape, self.dtype, self.array = piece.shape, tf.as_dtype(piece.dtype), piece.array
+        spec = tf.TensorSpec(piece.shape, self.dtype)
+        self.read_value = tf.function(piece.read_value, [], autograph=False)
+
+        def assign(value: tf.Tensor) -> tf.Tensor:
+            piece.assign(value)
+            return piece.read_value()
+
+        self.assign = tf.function(assign, [spec], autograph=False)
+
+    def numpy(self) -> np.ndarray:
+        return self.read_value().numpy()
+
+
+def _identity(variable: Any) -> Any:
+    return variable.ref() if isinstance(variable, tf.Variable) else id(variable)
 
 
 def _replicas(variable: keras.Variable) -> int:

@@ -57,8 +57,8 @@ class Block:
             self.stored = {name: self._made(name) for name in (*self.slots, *self.kept)}
         for i, cell in enumerate(self.cells):
             for name, variable in self.stored.items():
-                path = f"{cell.path}/{name}"
-                cell.stored[name] = Piece(variable, i, path) if self.stacked else variable
+                name_alone = slot_name(cell.path, name)
+                cell.stored[name] = Piece(variable, i, name_alone) if self.stacked else variable
 
     def _made(self, name: str) -> keras.Variable:
         slots = [(cell.slots | cell.kept)[name] for cell in self.cells]
@@ -70,14 +70,13 @@ class Block:
             values = np.reshape(start, (n,) + (1,) * len(slot.shape) if self.stacked else ())
             initializer = lambda shape, dtype: tf.cast(tf.broadcast_to(values, shape), dtype)  # noqa: E731
         path = self.cells[0].path if n == 1 else f"{self.cells[0].path}_and_{n - 1}_more"
-        prefix = path.replace("/", "_").replace("~", "_")  # as scope names may be
         return keras.Variable(
             initializer,
             shape=(n, *slot.shape) if self.stacked else slot.shape,
             dtype=slot.dtype or self.precision.name,
             trainable=False,
             **(dict(synchronization="on_read", aggregation="sum") if slot.summed else {}),
-            name=f"{prefix}_{name.replace('/', '_')}",
+            name=slot_name(path, name),
         )
 
     def on(self, replica: int | None) -> "Block":
@@ -125,6 +124,11 @@ class Block:
         if not each.shape.rank:
             return each
         return tf.reshape(each, [-1] + [1] * (array.shape.rank - 1))
+
+
+def slot_name(path: str, slot: str) -> str:
+    """The name of a slot's variable, as scope names may be."""
+    return f"{path}_{slot}".replace("/", "_").replace("~", "_")
 
 
 class Blocks:

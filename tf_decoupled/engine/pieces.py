@@ -10,15 +10,11 @@ from tf_decoupled.engine.state import tf_variable
 
 
 class Piece(tf.Module):
-    """array[index], with the ways of a variable; `path` is that of the model's variable."""
+    """array[index], with the ways of a variable."""
 
-    def __init__(self, array: Any, index: int, path: str):
-        super().__init__()
-        self.array, self.index, self.path = tf_variable(array), index, path
-
-    @property
-    def name(self) -> str:
-        return self.path.rpartition("/")[2]
+    def __init__(self, array: Any, index: int, name: str):
+        super().__init__(name=name)
+        self.array, self.index, self.path = tf_variable(array), index, name
 
     @property
     def shape(self) -> tf.TensorShape:

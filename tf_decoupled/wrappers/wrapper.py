@@ -116,6 +116,7 @@ def let_go(optimizer: Optimizer) -> None:
     """Takes from the optimizers inside what is the outermost's: engine arguments and the count."""
     for _, rule in optimizer.rules():
         if rule is not optimizer:
+            rule.is_inside = True
             rule.updates = optimizer.updates  # what a schedule shows there must be of this step
             for name, hyperparameter in optimizer.engine_arguments.items():
                 setattr(rule.given, name, hyperparameter.default)

@@ -17,6 +17,7 @@ class Saved:
     """The part of an optimizer that saving and loading goes through, in whatever format."""
 
     state_may_follow = False  # of one that was made from a configuration
+    is_inside = False  # of another optimizer, which has its state
 
     def add_counter(self, name: str, start: float = 0, dtype: str = "int64") -> None:
         """Makes a scalar variable of the step, saved by its name, as an attribute; once."""
@@ -249,11 +250,15 @@ class Saved:
 
     def save_own_variables(self, store: Any) -> None:
         """Keras's hook for `.keras` and `.weights.h5` files."""
+        if self.is_inside:
+            return  # of a wrapper or Partition, which Keras comes by, too
         for name, value in self.saved_state().arrays().in_file().items():
             store[name.replace("/", "|")] = value
 
     def load_own_variables(self, store: Any) -> None:
         """Keras's hook; slots that come before the build are loaded at the build."""
+        if self.is_inside:
+            return
         arrays = {name.replace("|", "/"): np.asarray(store[name]) for name in list(store.keys())}
         self.restoring.load(State.of(arrays))
 
