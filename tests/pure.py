@@ -8,6 +8,7 @@ The only file of the tests that knows how the engine calls a rule.
 
 from types import SimpleNamespace
 
+import numpy as np
 import tensorflow as tf
 
 from tf_decoupled.engine.hyperparameters import corrected, namespace
@@ -140,3 +141,28 @@ def flat(slots, prefix=""):
 def as_float32(number):
     """The number as an optimizer stores it, for references in float64."""
     return float(tf.constant(number, tf.float32))
+
+
+def assert_vectorizes(rule, p, g, compiled=False):
+    """A second step of a stack [n, ...] at once is that of its variables one by one."""
+    firsts = [last(rule, [p[i]], [[g[i]]], p.dtype) for i in range(len(p))]
+    h = firsts[0].h
+
+    def one(arguments):
+        p, g, s = arguments
+        return rule.step(p, g, namespace(s), h)
+
+    stack = tf.nest.map_structure(lambda *x: tf.stack(x), *[now.slots[0] for now in firsts])
+    together = tf.function(
+        lambda *arguments: tf.vectorized_map(one, arguments, fallback_to_while_loop=False),
+        jit_compile=compiled,
+        autograph=False,
+    )(p, g, stack)
+    for i, now in enumerate(firsts):
+        alone = one((p[i], g[i], now.slots[0]))
+        mine = tf.nest.map_structure(lambda x, i=i: x[i], together)
+        tf.nest.map_structure(lambda a, b: close(a, b, 1e-5), mine, alone)
+
+
+def close(a, b, tolerance):
+    np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
