@@ -17,49 +17,66 @@ PACKAGE = pathlib.Path(td.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(pathlib.Path(__file__).parent.rglob("*.py"))
 
+# Layers from the bottom up; a file of `engine`, or a folder in it, is a layer of its own.
 MAY_IMPORT = {
     "math": set(),
-    "precision": set(),
-    "state": {"precision"},
-    "masks": {"registry"},
+    "registry": set(),
+    "arguments": set(),
     "keras_hooks": set(),
     "replicas": set(),
-    "schedules": {"hyperparameters", "registry"},
-    "arguments": set(),
-    "registry": set(),
-    "hyperparameters": {"arguments", "registry", "math"},
-    "transforms": {"arguments", "registry", "hyperparameters", "math"},
+    "masks": {"registry"},
     "layers": set(),
+    "hyperparameters": {"arguments", "registry", "math"},
+    "schedules": {"hyperparameters", "registry"},
     "decay": {"schedules", "hyperparameters"},
-    "naming": set(),
-    "saving": {"state", "hyperparameters", "naming"},
-    "restoring": {"state", "saving", "naming", "masks"},
-    "checkpoints": {"state", "saving", "hyperparameters"},
-    "guards": {"state", "hyperparameters", "transforms", "replicas"},
-    "accumulation": {"state", "replicas"},
-    "averages": {"state", "math"},
-    "rows": {"state", "hyperparameters", "replicas"},
-    "batch_norm": {"state"},
-    "export": {"state"},
-    "callbacks": {"optimizer", "state", "math", "hyperparameters"},
-    "importers": {"masks", "state", "naming", "optimizer", "optimizers", "hyperparameters"},
+    "transforms": {"math", "registry", "arguments", "hyperparameters"},
+    "state": set(),
+    "pieces": {"state", "replicas"},
+    "overwriting": set(),
+    "concern": {"hyperparameters", "state"},
+    "rule": {"decay", "hyperparameters", "masks", "state"},
+    "blocks": {"hyperparameters", "pieces", "replicas", "state"},
+    "slices": {"blocks", "replicas"},
+    "sums": {"hyperparameters", "state"},
+    "step": {"blocks", "hyperparameters", "masks", "replicas", "slices", "state", "sums"},
+    "layout": {"blocks", "replicas", "state", "step", "sums"},
+    "concerns": {"blocks", "concern", "hyperparameters", "math", "replicas", "state", "step"},
+    "order": {"concern", "concerns"},
+    "building": {"concerns", "layout", "masks", "overwriting", "replicas", "state"},
+    "persistence": {"hyperparameters", "masks", "pieces", "state"},
     "optimizer": {
-        *("state", "saving", "restoring", "checkpoints", "decay", "masks", "transforms"),
-        *("replicas", "hyperparameters", "arguments"),
-        *("precision", "guards", "accumulation", "averages", "rows", "math", "keras_hooks"),
+        *("arguments", "blocks", "building", "concern", "decay", "hyperparameters", "keras_hooks"),
+        *("masks", "order", "persistence", "replicas", "rule", "state", "step"),
     },
     "optimizers": {"optimizer", "state", "math", "schedules", "hyperparameters"},
     "wrappers": {
-        *("optimizer", "replicas", "state", "math", "decay", "masks", "hyperparameters"),
-        "registry",
+        *("building", "decay", "hyperparameters", "layers", "masks", "optimizer", "registry"),
+        *("replicas", "state"),
+    },
+    "batch_norm": {"state"},
+    "export": {"pieces", "state"},
+    "callbacks": {"optimizer", "state", "math", "hyperparameters"},
+    "importers": {
+        *("masks", "state", "persistence", "optimizer", "optimizers", "hyperparameters"),
     },
 }
 SAME_LAYER = {
-    *(("adam", "adamw"), ("sgd", "sgdw"), ("lookahead", "wrapper")),
-    ("schedule_free", "wrapper"),
+    *(("adam", "adamw"), ("sgd", "sgdw"), ("lookahead", "wrapper"), ("schedule_free", "wrapper")),
+    *(("layerwise_decay", "wrapper"), ("rate_multipliers", "wrapper"), ("partition", "wrapper")),
     *(("keras", "keras_sources"), ("keras", "resuming"), ("torch", "layouts")),
-    *(("torch", "resuming"), ("torch", "torch_groups")),
+    *(("torch", "resuming"), ("torch", "torch_groups"), ("checkpoints", "saved_state")),
+    *(("restoring", "saved_state"), ("restoring", "naming"), ("saving", "naming")),
+    *(("saving", "saved_state"), ("saved_state", "naming")),
 }
+
+
+def layer_of(parts):
+    """The layer that a file or a name is of, and what is below it."""
+    return (parts[1], parts[2:]) if parts[0] == "engine" else (parts[0], parts[1:])
+
+
+PACKAGES = ("tf_decoupled", *(f"tf_decoupled.{name}" for name in ("experiments", "engine")))
+PACKAGES += ("tf_decoupled.engine.concerns", "tf_decoupled.engine.persistence")
 
 
 def imports(path):
@@ -69,23 +86,25 @@ def imports(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module
-            if node.module in ("tf_decoupled", "tf_decoupled.experiments"):
+            if node.module in PACKAGES:
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_file_imports_only_from_the_layers_below_it(path):
-    layer, *rest = path.relative_to(PACKAGE).with_suffix("").parts
-    if layer in ("__init__", "__main__") or rest == ["__init__"]:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    if parts[-1] in ("__init__", "__main__"):
         return
     inside = [name.split(".")[1:] for name in imports(path) if name.startswith("tf_decoupled.")]
-    if layer == "experiments":  # the public package, and its own files
+    if parts[0] == "experiments":  # the public package, and its own files
         assert all(name[0] == "experiments" or name[0] in td.__all__ for name in inside)
         return
-    if layer == "testing":
+    if parts[0] == "testing":
         assert all(name[0] == "testing" for name in inside)
         return
-    for name, *below in inside:
+    layer, _ = layer_of(parts)
+    folders = (["engine"], ["engine", "concerns"], ["engine", "persistence"])
+    for name, below in (layer_of(name) for name in inside if name not in folders):
         same_layer = name == layer and below and (path.stem, below[0]) in SAME_LAYER
         assert same_layer or name in MAY_IMPORT[layer], f"{path.name} imports {name}"
     assert "tf_decoupled" not in imports(path) or inside, "nobody imports __init__ from inside"
@@ -116,10 +135,12 @@ OPTIMIZERS = [
 def test_every_optimizer_names_its_paper_and_stands_in_the_table_and_the_readme(optimizer):
     if optimizer in (td.Optimizer, td.Wrapper):
         return
-    assert "arXiv:" in optimizer.__doc__ and "algorithm" in optimizer.__doc__
-    assert any(isinstance(case.make(), optimizer) for case in CASES)
     readme = (PACKAGE.parent / "README.md").read_text()
     assert f"`{optimizer.__name__}`" in readme
+    if optimizer in (td.Partition, td.RateMultipliers, td.LayerwiseDecay):
+        return  # no equations of their own: tests/test_partition.py
+    assert "arXiv:" in optimizer.__doc__ and "algorithm" in optimizer.__doc__
+    assert any(isinstance(case.make(), optimizer) for case in CASES)
 
 
 def test_a_rule_may_not_cast_assign_or_ask_for_names():

@@ -7,7 +7,7 @@ import tensorflow as tf
 from cases import gradients, mirrored
 
 import tf_decoupled as td
-from tf_decoupled.engine import blocks
+from tf_decoupled.engine import layout
 
 SHAPES = [(3, 4), (5,), (3, 4), (), (5,), (3, 4)]
 EVERYTHING = dict(
@@ -44,7 +44,7 @@ def alone(monkeypatch):
 
     def call(function, *args, **kwargs):
         with monkeypatch.context() as patch:
-            patch.setattr(blocks, "LARGEST", 0)
+            patch.setattr(layout, "LARGEST", 0)
             return function(*args, **kwargs)
 
     return call
@@ -97,8 +97,8 @@ def test_states_of_stacks_and_of_variables_alone_are_one_format(alone, tmp_path)
         tf.train.Checkpoint(optimizer=optimizer, **{v.name: v for v in again}).read(path)
         return stepped(make, grads[2:], again, optimizer)[0]
 
-    for layout in (resumed, lambda: alone(resumed)):
-        for a, b in zip(layout(), expected, strict=True):
+    for end in (resumed, lambda: alone(resumed)):
+        for a, b in zip(end(), expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7)
 
 
@@ -196,7 +196,7 @@ def test_a_rule_that_cannot_be_mapped_steps_variables_alone():
 
 
 def test_slots_of_a_stack_behave_like_variables():
-    trainable, optimizer = stepped(MAKERS["AdamW"], gradients(SHAPES, 1))
+    _, optimizer = stepped(MAKERS["AdamW"], gradients(SHAPES, 1))
     slot = optimizer.named_variables()["v2:m"]
     assert slot.path == slot.name == "v2_m" and slot.dtype == "float32"
     assert tuple(slot.shape) == (3, 4) and "v2_m" in repr(slot)

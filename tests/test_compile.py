@@ -34,16 +34,23 @@ def test_the_step_is_compiled_inside_a_function_that_is_not(jit_compile, compile
     assert called_functions(td.AdamW(jit_compile=jit_compile)) == [compiled]
 
 
-def test_the_operations_outside_the_compiled_step_do_not_grow_with_the_variables():
+@pytest.mark.parametrize(
+    "shape,per_variable",
+    [((129, 128), 0), ((2, 2), 2)],  # a small one is read for its stack, and assigned
+    ids=["large", "small"],
+)
+def test_the_operations_outside_the_compiled_step_hardly_grow_with_the_variables(
+    shape, per_variable
+):
     def operations(count):
-        trainable, optimizer = variables([(2, 2)] * count), td.AdamW()
+        trainable, optimizer = variables([shape] * count), td.AdamW()
         optimizer.build(trainable)
         function = tf.function(lambda grads: optimizer.apply(grads, trainable))
-        concrete = function.get_concrete_function([tf.ones((2, 2))] * count)
+        concrete = function.get_concrete_function([tf.ones(shape)] * count)
         plumbing = ("Placeholder", "NoOp", "Identity")
         return sum(op.type not in plumbing for op in concrete.graph.get_operations())
 
-    assert operations(2) == operations(9)
+    assert operations(9) - operations(2) == 7 * per_variable
 
 
 @pytest.mark.parametrize("make", [td.AdamW, td.LAMB, lambda **o: td.Lookahead(td.AdamW(**o))])

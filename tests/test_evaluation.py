@@ -77,7 +77,7 @@ def test_without_evaluation_weights_it_says_how_to_get_some():
     optimizer.build(variables())
     assert not optimizer.has_evaluation_weights()
     with (
-        pytest.raises(ValueError, match="no evaluation weights.*use_ema=True.*td.ScheduleFree"),
+        pytest.raises(ValueError, match=r"no evaluation weights.*use_ema=True.*td\.ScheduleFree"),
         optimizer.evaluation_weights(),
     ):
         pass

@@ -8,7 +8,7 @@ variable and slot, whatever the blocks are.
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -21,7 +21,6 @@ from tf_decoupled.engine.hyperparameters import namespace
 from tf_decoupled.engine.pieces import Piece
 from tf_decoupled.engine.state import Cell, flatten, nest, tf_variable
 
-LARGEST = 16_384  # elements of a variable in a stack: to stack larger ones costs more than it saves
 VALUE = ""  # among the names of what a block stores: the variable
 
 
@@ -252,31 +251,3 @@ class Part:
 def both(left: tf.Tensor | None, right: tf.Tensor | None) -> tf.Tensor | None:
     """left and right; None stands for true."""
     return right if left is None else (left if right is None else left & right)
-
-
-def lay_out(cells: Iterable[Cell], can_be_mapped: Callable[[Cell], bool]) -> list[Block]:
-    """Blocks of these cells: those that may share one, where they are alike."""
-    groups: dict[Any, list[Cell]] = {}
-    for cell in cells:
-        key = _likeness(cell) if may_stack(cell) else (id(cell),)
-        groups.setdefault(key, []).append(cell)
-    laid_out: list[Block] = []
-    for group in groups.values():
-        stack = len(group) > 1 and can_be_mapped(group[0])
-        laid_out += [Block(group)] if stack else [Block([cell]) for cell in group]
-    return laid_out
-
-
-def _likeness(cell: Cell) -> tuple:
-    """What is the same among the cells of a stack."""
-    variable = tf_variable(cell.variable)
-    slots = tuple((name, *slot[:1], *slot[2:]) for name, slot in (cell.slots | cell.kept).items())
-    return (id(cell.rule), tuple(variable.shape), variable.dtype, variable.device, slots)
-
-
-def may_stack(cell: Cell) -> bool:
-    """Whether the variable is worth stacking, and nothing reads or changes it by itself."""
-    variable = tf_variable(cell.variable)
-    inline = isinstance(replicas.strategy_of(variable), replicas.INLINE)
-    small = 0 < (variable.shape.num_elements() or 0) <= LARGEST
-    return small and not (inline or cell.by_rows or cell.constraint is not None)

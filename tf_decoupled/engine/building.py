@@ -6,14 +6,12 @@ from typing import Any
 import tensorflow as tf
 
 from tf_decoupled import masks
-from tf_decoupled.engine import blocks, replicas
+from tf_decoupled.engine import layout, replicas
 from tf_decoupled.engine.concerns.precision import LOW
 from tf_decoupled.engine.overwriting import Overwrite
 from tf_decoupled.engine.state import Cell, flatten, tf_variable
-from tf_decoupled.engine.step import Step
 
 OVERWRITE = Overwrite()
-MAPPED: dict[tuple, bool] = {}  # by the rule's form, as a trial takes a tenth of a second
 
 
 def add(optimizer: Any, variables: Sequence) -> list[Cell]:
@@ -27,7 +25,7 @@ def add(optimizer: Any, variables: Sequence) -> list[Cell]:
     except BaseException:
         optimizer.cells.forget(cells)
         raise
-    for block in blocks.lay_out(cells, lambda cell: can_be_mapped(optimizer, cell)):
+    for block in layout.lay_out(optimizer, cells):
         block.store()
         optimizer.blocks.append(block)
     for cell in cells:
@@ -65,55 +63,6 @@ def decide(optimizer: Any, rule: Any, branch: str, cells: Sequence[Cell]) -> Non
         numbers = inner.measure([cell.variable for cell in own])
         for cell, number in zip(own, numbers or (), strict=numbers is not None):
             cell.numbers.setdefault(id(inner), number)
-
-
-class Trial(blocks.Part):
-    """A part of a step that is only traced: all that it reads is zero."""
-
-    def read(self) -> None:
-        self.p = self.raw = self.g
-        vars(self).pop("s", None)
-
-    def kept(self, name: str) -> tf.Tensor:
-        slot = (self.block.slots | self.block.kept)[name]
-        return tf.zeros((2, *slot.shape), slot.dtype or self.block.precision)
-
-
-def can_be_mapped(optimizer: Any, cell: Cell) -> bool:
-    """Whether TensorFlow can map the cell's rule over a stack: it can't map every operation."""
-    key = (len(cell.variable.shape) > 1, *(_form(rule) for _, rule in cell.rule.tree()))
-    if key not in MAPPED:
-        MAPPED[key] = _is_mapped(optimizer, cell)
-    return MAPPED[key]
-
-
-def _form(rule: Any) -> tuple:
-    """What decides which operations a rule has: its class, and arguments that aren't live."""
-    arguments = {
-        name: vars(rule.given)[name] for name, a in rule.own_arguments().items() if not a.live
-    }
-    return type(rule), *((n, v) for n, v in arguments.items() if isinstance(v, (str, bool, int)))
-
-
-def _is_mapped(optimizer: Any, cell: Cell) -> bool:
-    block = blocks.Block([cell, cell])
-
-    def trial(zeros: tf.Tensor) -> tf.Tensor:
-        part = Trial(block, zeros)
-        step = Step(optimizer, optimizer.hyperparameters_at(optimizer.iterations), {}, [part])
-        step.reduce()
-        step.read(part)
-        part.step()
-        return part.p
-
-    array = tf.TensorSpec((2, *block.shape), block.precision)
-    try:
-        tf.function(trial, autograph=False).get_concrete_function(array)
-    except ValueError as error:
-        if "pfor" not in str(error):
-            raise
-        return False
-    return True
 
 
 def _check_rules(cells: Sequence[Cell]) -> None:

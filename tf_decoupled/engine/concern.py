@@ -144,6 +144,16 @@ class Concerns:
         return next(concern for concern in self.all if isinstance(concern, cls))
 
 
+def documented(text: str, concerns: Sequence[type[Concern]]) -> str:
+    """An optimizer's docstring with what the concerns say of their arguments, before the last."""
+    told = []
+    for concern in concerns:
+        _, args, own = inspect.cleandoc(concern.__doc__).partition("Args:\n")
+        told += [f"    {line}" if line else "" for line in own.rstrip().split("\n")] if args else []
+    before, last, after = text.partition("        jit_compile:")
+    return before + "\n".join(told) + "\n" + last + after
+
+
 def join(optimizer: type, concern: type[Concern]) -> dict[str, Hyperparameter]:
     """Gives an optimizer class a concern's methods and attributes; returns its arguments."""
     for name, counter in concern.counters.items():

@@ -14,7 +14,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeAlias, get_args, get_origin
 
 import keras
 import numpy as np
@@ -83,10 +83,7 @@ class Hyperparameter:
         owner = owner.holder_of(self.name)
         given = getattr(owner.given, self.name)
         if not self.live:
-            raise AttributeError(
-                f"`{self.name}` shapes the traced step and is fixed at construction. Make another "
-                f"{type(owner).__name__}. Received: {self.name}={value!r}"
-            )
+            self._refuse(owner, value)
         value = value if tf.is_symbolic_tensor(value) else self.check(value, owner)
         numeric = not (value is None or callable(value))
         if is_variable(given) and numeric:
@@ -109,6 +106,12 @@ class Hyperparameter:
             value = self.bind(value, owner)
             owner.check_assigned(self.name, value, replaced=True)
             setattr(owner.given, self.name, value)
+
+    def _refuse(self, owner: Any, value: Any) -> NoReturn:
+        raise AttributeError(
+            f"`{self.name}` shapes the traced step and is fixed at construction. Make another "
+            f"{type(owner).__name__}. Received: {self.name}={value!r}"
+        )
 
     def check(self, value: Any, owner: Any) -> Any:
         """The value, a number as Python's own, once it is of the right kind; else one clear error.

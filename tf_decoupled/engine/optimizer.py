@@ -45,31 +45,6 @@ class Optimizer(
         base_learning_rate: `base`; by default the schedule's peak or the number given as rate.
         decay_mask: which variables decay: None (all), a callable `variable -> bool`, `td.masks`,
             or a list of regular expressions on `variable.path` to leave out.
-        clipnorm, clipvalue, global_clipnorm: at most one: by each variable's norm, by value, or by
-            the norm of all gradients together.
-        gradient_transforms: a sequence of `td.transforms`, after clipping.
-        loss_scale: `scale_loss` multiplies the loss by it, the step divides gradients by it. A
-            number (`loss_scale_factor`, Keras's word, is the same; 1 turns it off), "dynamic" or
-            a `td.DynamicLossScale`. None is "dynamic" if at the first step Keras's global policy
-            is "mixed_float16", or the loss is traced in a graph that computes in float16.
-        use_ema: keep a bias-corrected moving average of each variable, updated once per update
-            with `ema_momentum`; it overwrites the variable every `ema_overwrite_frequency` updates
-            (None: never) and at the end of `fit`. `evaluation_weights()` swaps it in for a while.
-        ema_warmup: the momentum is min(ema_momentum, (1 + t) / (10 + t)) instead of corrected.
-        gradient_accumulation_steps: k; gradients are averaged over k calls of `apply`, then there
-            is one update. `flush_accumulated` updates with a group that isn't full.
-        skip_nonfinite: a step with a NaN or inf in any gradient, on any replica, changes nothing
-            and is counted in `skipped_steps`.
-        max_consecutive_skips: after so many in a row, the step raises; see `check_skips`.
-        track_gradient_norm: keep the norm of all gradients of the last step, unscaled and not yet
-            clipped, in `gradient_norm`.
-        low_precision: for bfloat16 and float16 variables, "master" (a float32 copy each, 4 bytes
-            per parameter) or "stochastic" (unbiased random rounding, no memory).
-        sparse: "exact" (a sparse gradient acts as the dense one) or "lazy" (a step costs by the
-            rows in its gradient; see `catch_up` of the class for what absent rows miss, and
-            `catch_up_rows`, which brings all of them up to date). A slice of a row that the
-            variable hasn't is an error; in a step that XLA compiles as a whole, and on TPUs,
-            which have no errors, it is dropped.
         jit_compile: XLA for the update step itself: "auto" (where the host can), True, False.
             On a TPU the strategy compiles the whole step, and this is without effect.
 
@@ -316,3 +291,4 @@ def _word_for(value: Any) -> Any:
 
 Optimizer.engine_arguments = {name: Optimizer.declared[name] for name in OF_THE_STEP}
 Optimizer.join(ORDER)
+Optimizer.__doc__ = concern.documented(Optimizer.__doc__, ORDER)

@@ -15,10 +15,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_decoupled.engine import replicas, slices
+from tf_decoupled.engine import replicas, slices, sums
 from tf_decoupled.engine.blocks import Key, Part
-from tf_decoupled.engine.hyperparameters import corrected, namespace
-from tf_decoupled.engine.state import Cell, nest
+from tf_decoupled.engine.hyperparameters import corrected
+from tf_decoupled.engine.state import Cell
 from tf_decoupled.masks import path_of
 
 
@@ -118,7 +118,7 @@ def compute(
     step = Step(optimizer, h, numbers, parts)
     for concern in optimizer.order:
         concern.before(step)
-    step.reduce()
+    sums.reduce(step)
     left = [step.step(part) for part in parts]
     taken = tf.constant(True) if step.accept is None else step.accept
     return taken, step.results, left
@@ -138,36 +138,7 @@ class Step:
         self.concerns = list(optimizer.order)
         self.accept: tf.Tensor | None = None
         self.results: dict[str, tf.Tensor] = {}
-        self._corrected: dict[tuple, dict] = {}
-
-    def reduce(self) -> None:
-        """Sums over all variables, for rules that have them; what comes of them joins `h`."""
-        for branch in dict.fromkeys(part.block.branch for part in self.parts):
-            parts = [part for part in self.parts if part.block.branch == branch]
-            for place, rule in parts[0].block.rule.tree():
-                if rule.reduces():
-                    self._reduce(rule, branch, place, parts)
-
-    def _reduce(self, rule: Any, branch: str, place: str, parts: list[Part]) -> None:
-        def summands(p, g, s, h):
-            return rule.reduce(p, g, _at(nest(s), place), _at(h, place))
-
-        sums: dict[str, Any] = {}
-        for part in parts:
-            self.read(part)
-            for name, each in part.map(summands, part.p, part.g, part.s).items():
-                if part.present is not None:
-                    each = tf.where(part.present, each, tf.zeros_like(each))
-                sums[name] = sums.get(name, 0.0) + tf.cast(tf.reduce_sum(each), tf.float32)
-        h = self._h_of(branch)
-        own = _at(h, place)
-        joined = rule.combine(namespace(sums), namespace(corrected(own)))
-        for name in rule.shared():
-            start, new = own[name], joined.get(name, own[name])
-            new = new if self.accept is None else tf.where(self.accept, new, start)
-            self.results["/".join(filter(None, (branch, place, name)))] = new
-        own |= joined
-        self._corrected.clear()
+        self._seen: dict[tuple, dict] = {}
 
     def step(self, part: Part) -> dict[str, tf.Tensor]:
         """One block: returns what is to be assigned outside of XLA."""
@@ -187,30 +158,28 @@ class Step:
         for concern in self.concerns:
             concern.leave(part, self)
 
-    def _h_of(self, branch: str) -> dict[str, Any]:
+    def h_of(self, branch: str) -> dict[str, Any]:
+        """The hyperparameters of the rule at this place."""
         return self.h[branch] if branch else self.h
+
+    def join(self, h: dict[str, Any], more: dict[str, Any]) -> None:
+        """Adds to the hyperparameters at one place."""
+        h |= more
+        self._seen.clear()
 
     def _hyperparameters(self, part: Part) -> dict[str, Any]:
         """Those that the block's variables see, in the precision in which they are stepped."""
         block = part.block
         key = (block.branch, block.precision)
-        if key not in self._corrected:
+        if key not in self._seen:
             members = {each.block.branch for each in self.all_parts} - {""}
             h = {name: value for name, value in self.h.items() if name not in members}
-            h = _cast(h | self._h_of(block.branch), block.precision)
-            self._corrected[key] = corrected(h)
-        return block.rule.hyperparameters_of(block, self._corrected[key])
+            self._seen[key] = corrected(_cast(h | self.h_of(block.branch), block.precision))
+        return block.rule.hyperparameters_of(block, self._seen[key])
 
 
 def _copy(h: dict[str, Any]) -> dict[str, Any]:
     return {name: _copy(v) if isinstance(v, dict) else v for name, v in h.items()}
-
-
-def _at(tree: Any, place: str) -> Any:
-    """What stands at a place, "inner/inner", of nested dicts or namespaces."""
-    for name in filter(None, place.split("/")):
-        tree = tree[name] if isinstance(tree, dict) else getattr(tree, name)
-    return tree
 
 
 def _cast(h: dict[str, Any], dtype: tf.DType) -> dict[str, Any]:

@@ -19,7 +19,12 @@ SUM, COUNT = "gradient_sum", "gradient_count"
 
 
 class Accumulation(Concern):
-    """Waits for k gradients."""
+    """Waits for k gradients.
+
+    Args:
+        gradient_accumulation_steps: k; gradients are averaged over k calls of `apply`, then there
+            is one update. `flush_accumulated` updates with a group that isn't full.
+    """
 
     gradient_accumulation_steps: Steps = None
 

@@ -16,6 +16,12 @@ class Averages(Concern):
     """ā ← β_t ā + (1 − β_t) θ after each update.
 
     β_t is bias-corrected, 0 at the first update; or, with `ema_warmup`, min(β, (1 + t) / (10 + t)).
+
+    Args:
+        use_ema: keep a bias-corrected moving average of each variable, updated once per update
+            with `ema_momentum`; it overwrites the variable every `ema_overwrite_frequency` updates
+            (None: never) and at the end of `fit`. `evaluation_weights()` swaps it in for a while.
+        ema_warmup: the momentum is min(ema_momentum, (1 + t) / (10 + t)) instead of corrected.
     """
 
     use_ema: bool = False

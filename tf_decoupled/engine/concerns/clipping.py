@@ -12,7 +12,12 @@ KINDS = ("clipnorm", "clipvalue", "global_clipnorm")
 
 
 class GradientNorm(Concern):
-    """Keeps the norm of all gradients of the last step, not yet clipped."""
+    """Keeps the norm of all gradients of the last step.
+
+    Args:
+        track_gradient_norm: keep the norm of all gradients of the last step, unscaled and not yet
+            clipped, in `gradient_norm`.
+    """
 
     track_gradient_norm: bool = False
 
@@ -35,6 +40,10 @@ class Clipping(Concern):
     clipvalue c:         g ← min(max(g, −c), c)
     clipnorm c:          g ← g · min(1, c / ‖g‖)
     global_clipnorm c:   g ← g · min(1, c / √Σ‖gᵢ‖²)      a NaN or inf makes every gradient NaN
+
+    Args:
+        clipnorm, clipvalue, global_clipnorm: at most one: by each variable's norm, by value, or by
+            the norm of all gradients together.
     """
 
     clipnorm: Positive = None

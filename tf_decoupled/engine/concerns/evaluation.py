@@ -90,8 +90,7 @@ class Evaluation(Concern):
     @public
     def training_values(self) -> Iterator[tuple[Cell, tf.Tensor]]:
         """Each cell with what is trained, in the precision in which it is stepped."""
-        for cell, value in self._values(None, {}, evaluation=False):
-            yield cell, value
+        yield from self._values(None, {}, evaluation=False)
 
     @public
     def restore_training_weights(self) -> None:

@@ -89,6 +89,12 @@ class LossScale(Concern):
     """Scales losses, divides gradients by the same, and adapts the scale.
 
     Whether losses are scaled can still be found out until the first step.
+
+    Args:
+        loss_scale: `scale_loss` multiplies the loss by it, the step divides gradients by it. A
+            number (`loss_scale_factor`, Keras's word, is the same; 1 turns it off), "dynamic" or
+            a `td.DynamicLossScale`. None is "dynamic" if at the first step Keras's global policy
+            is "mixed_float16", or the loss is traced in a graph that computes in float16.
     """
 
     loss_scale_factor: Positive = None

@@ -17,7 +17,13 @@ GAVE_UP = (
 
 
 class Nonfinite(Concern):
-    """Skips a step with a NaN or inf in any gradient, on any replica."""
+    """Skips a step with a NaN or inf in any gradient, on any replica.
+
+    Args:
+        skip_nonfinite: a step with a NaN or inf in any gradient, on any replica, changes nothing
+            and is counted in `skipped_steps`.
+        max_consecutive_skips: after so many in a row, the step raises; see `check_skips`.
+    """
 
     skip_nonfinite: bool = False
     max_consecutive_skips: Steps = None

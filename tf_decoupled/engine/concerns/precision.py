@@ -18,7 +18,12 @@ MASTER, SEED = "master", "rounding_seed"
 
 
 class Precision(Concern):
-    """Keeps what rounding drops from a variable of low precision, or rounds at random."""
+    """Keeps what rounding drops from a variable of low precision, or rounds at random.
+
+    Args:
+        low_precision: for bfloat16 and float16 variables, "master" (a float32 copy each, 4 bytes
+            per parameter) or "stochastic" (unbiased random rounding, no memory).
+    """
 
     low_precision: str = "master"
 

@@ -31,6 +31,13 @@ class Rows(Concern):
 
     "table_step" counts the variable's updates, those without a gradient for it left out, and
     "row_step" says after which of them a row was last brought up to date.
+
+    Args:
+        sparse: "exact" (a sparse gradient acts as the dense one) or "lazy" (a step costs by the
+            rows in its gradient; see `catch_up` of the class for what absent rows miss, and
+            `catch_up_rows`, which brings all of them up to date). A slice of a row that the
+            variable hasn't is an error; in a step that XLA compiles as a whole, and on TPUs,
+            which have no errors, it is dropped.
     """
 
     sparse: str = "exact"

@@ -11,7 +11,12 @@ SEED = "noise_seed"
 
 
 class Transforms(Concern):
-    """g ← transform(θ, g, h), one after the other, for each variable by itself."""
+    """g ← transform(θ, g, h), one after the other, for each variable by itself.
+
+    Args:
+        gradient_transforms: a sequence of `td.transforms`, or of functions (value, gradient,
+            hyperparameters) -> gradient, after clipping.
+    """
 
     gradient_transforms: tuple = ()
 
