@@ -221,3 +221,18 @@ def test_blocks_of_large_models_are_few():
     optimizer.build(named(shapes))
     assert len(optimizer.blocks) == 2
     assert sum(":" in name for name in optimizer.get_state()) == 200
+
+
+@pytest.mark.xla
+def test_xla_compiles_a_step_of_not_too_many_blocks(monkeypatch):
+    def is_compiled(**arguments):
+        trainable = named([(2,), (3,), (4,)])
+        optimizer = td.SGDW(0.1, **arguments)
+        optimizer.build(trainable)
+        step = tf.function(lambda: optimizer.apply([tf.ones(v.shape) for v in trainable]))
+        functions = step.get_concrete_function().graph.as_graph_def().library.function
+        return any(f.attr["_XlaMustCompile"].b for f in functions)
+
+    assert is_compiled()
+    monkeypatch.setattr("tf_decoupled.engine.blocks.COMPILED", 2)
+    assert not is_compiled() and is_compiled(jit_compile=True)

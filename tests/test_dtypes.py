@@ -49,7 +49,8 @@ def test_without_float64_numbers_the_rounding_is_theirs_alone():
     optimizer = td.SGDW(0.1, 0.0, momentum=0.0, jit_compile=False)
     for gs in gradients(SHAPES, 3):
         optimizer.apply([tf.constant(g, tf.float64) for g in gs], trainable)
-        expected = [p - float(np.float32(0.1)) * g for p, g in zip(expected, gs, strict=True)]
+        rate = np.float64(np.float32(0.1))
+        expected = [p - rate * g for p, g in zip(expected, gs, strict=True)]
     for a, b in zip(trainable, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-14)
 

@@ -21,6 +21,7 @@ from tf_decoupled.engine.hyperparameters import namespace
 from tf_decoupled.engine.pieces import Piece
 from tf_decoupled.engine.state import Cell, flatten, nest, tf_variable
 
+COMPILED = 1000  # blocks; to compile so many takes half a minute on two cores
 VALUE = ""  # among the names of what a block stores: the variable
 
 
@@ -147,6 +148,10 @@ class Blocks:
 
     def append(self, block: Block) -> None:
         self._blocks.append(block)
+
+    def are_few(self) -> bool:
+        """Whether XLA compiles a step of them in a bearable time."""
+        return len(self) <= COMPILED
 
 
 class Key(NamedTuple):
