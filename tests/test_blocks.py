@@ -7,7 +7,7 @@ import tensorflow as tf
 from cases import gradients, mirrored
 
 import tf_decoupled as td
-from tf_decoupled.engine import layout
+from tf_decoupled.engine import stacking
 
 SHAPES = [(3, 4), (5,), (3, 4), (), (5,), (3, 4)]
 EVERYTHING = dict(
@@ -44,7 +44,7 @@ def alone(monkeypatch):
 
     def call(function, *args, **kwargs):
         with monkeypatch.context() as patch:
-            patch.setattr(layout, "LARGEST", 0)
+            patch.setattr(stacking, "LARGEST", 0)
             return function(*args, **kwargs)
 
     return call
@@ -193,6 +193,13 @@ def test_a_rule_that_cannot_be_mapped_steps_variables_alone():
     )
     for a, b in zip(trainable, expected, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_transform_that_cannot_be_mapped_gets_variables_alone():
+    distinct = lambda p, g, h: g + 0 * tf.reduce_sum(tf.unique(tf.reshape(g, [-1]))[0])  # noqa: E731
+    make = lambda: td.SGDW(0.1, gradient_transforms=[distinct], jit_compile=False)  # noqa: E731
+    _, optimizer = stepped(make, gradients([(3,)] * 3, 1), named([(3,)] * 3))
+    assert len(optimizer.blocks) == 3
 
 
 def test_slots_of_a_stack_behave_like_variables():

@@ -102,7 +102,7 @@ class Optimizer(
         self.layout = Layout(self)
         self.restoring = Restoring(self)
         compute = lambda *args: step.compute(self, *args)  # noqa: E731
-        self.compute = replicas.compiled(compute, self.jit_compile, self.blocks.are_few)
+        self.compiled_compute = replicas.compiled(compute, self.jit_compile, self.blocks.are_few)
 
     def __repr__(self) -> str:
         if "given" not in vars(self):
@@ -119,10 +119,7 @@ class Optimizer(
     def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
         """Applies one gradient per variable; None gradients leave variable and slots untouched."""
         grads = list(grads)
-        pairs = step.pair(self, grads, self._variables_for(grads, trainable_variables))
-        update = step.chain(self)
-        if pairs:
-            update(pairs)
+        step.take(self, grads, self._variables_for(grads, trainable_variables))
 
     def apply_gradients(self, grads_and_vars: Any) -> keras.Variable:
         """`apply` of pairs, as Keras has it; returns `iterations`."""

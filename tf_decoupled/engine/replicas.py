@@ -36,7 +36,8 @@ def compiled(
     """The function as one graph, compiled by XLA also inside a step that isn't.
 
     `jit_compile` "auto" compiles where the host can and it is worth the time, asked at the first
-    call; True always (and raises where the host can't), False never. Keras's own "auto" means False on machines without an accelerator. For a TPU the
+    call; True always (and raises where the host can't), False never. Keras's own "auto" means
+    False on machines without an accelerator. For a TPU the
     whole step is compiled by its strategy; parameter servers can't lend variables to XLA.
     """
 
