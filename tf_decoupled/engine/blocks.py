@@ -140,6 +140,9 @@ class Blocks:
     def __iter__(self) -> Iterator[Block]:
         return iter(self._blocks)
 
+    def __len__(self) -> int:
+        return len(self._blocks)
+
     def __getitem__(self, number: int) -> Block:
         return self._blocks[number]
 
@@ -148,7 +151,7 @@ class Blocks:
 
     def are_few(self) -> bool:
         """Whether XLA compiles a step of them in a bearable time."""
-        return len(self._blocks) <= COMPILED
+        return len(self) <= COMPILED
 
 
 class Key(NamedTuple):
