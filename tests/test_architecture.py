@@ -39,10 +39,10 @@ MAY_IMPORT = {
     "slices": {"blocks", "replicas"},
     "sums": {"hyperparameters", "state"},
     "step": {"blocks", "hyperparameters", "masks", "replicas", "slices", "state", "sums"},
-    "layout": {"blocks", "replicas", "state", "step", "sums"},
+    "stacking": {"blocks", "replicas", "state", "step", "sums"},
     "concerns": {"blocks", "concern", "hyperparameters", "math", "replicas", "state", "step"},
     "order": {"concern", "concerns"},
-    "building": {"concerns", "layout", "masks", "overwriting", "replicas", "state"},
+    "building": {"concerns", "stacking", "masks", "overwriting", "replicas", "state"},
     "persistence": {"hyperparameters", "masks", "pieces", "state"},
     "optimizer": {
         *("arguments", "blocks", "building", "concern", "decay", "hyperparameters", "keras_hooks"),
@@ -182,6 +182,13 @@ def test_no_test_asks_for_a_row_by_its_name(path):
     rows = [case.name for case in CASES]
     asked = {string.rstrip("-") for string in asked_by_name(tree) if len(string) > 2}
     assert not [s for s in asked if any(r.startswith(s) or s in r.split("-") for r in rows)]
+
+
+def test_a_plain_step_is_followed_in_four_files_of_700_lines():
+    names = ("engine/step.py", "engine/blocks.py", "engine/rule.py", "optimizers/adamw.py")
+    lines = sum(len((PACKAGE / name).read_text().splitlines()) for name in names)
+    assert lines <= 700, lines
+    assert len((PACKAGE / "engine/optimizer.py").read_text().splitlines()) <= 300
 
 
 def test_functions_stay_short():

@@ -7,7 +7,7 @@ import tensorflow as tf
 from cases import gradients, mirrored
 
 import tf_decoupled as td
-from tf_decoupled.engine import layout
+from tf_decoupled.engine import stacking
 
 SHAPES = [(3, 4), (5,), (3, 4), (), (5,), (3, 4)]
 EVERYTHING = dict(
@@ -44,7 +44,7 @@ def alone(monkeypatch):
 
     def call(function, *args, **kwargs):
         with monkeypatch.context() as patch:
-            patch.setattr(layout, "LARGEST", 0)
+            patch.setattr(stacking, "LARGEST", 0)
             return function(*args, **kwargs)
 
     return call
@@ -195,6 +195,13 @@ def test_a_rule_that_cannot_be_mapped_steps_variables_alone():
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_transform_that_cannot_be_mapped_gets_variables_alone():
+    distinct = lambda p, g, h: g + 0 * tf.reduce_sum(tf.unique(tf.reshape(g, [-1]))[0])  # noqa: E731
+    make = lambda: td.SGDW(0.1, gradient_transforms=[distinct], jit_compile=False)  # noqa: E731
+    _, optimizer = stepped(make, gradients([(3,)] * 3, 1), named([(3,)] * 3))
+    assert len(optimizer.blocks) == 3
+
+
 def test_slots_of_a_stack_behave_like_variables():
     _, optimizer = stepped(MAKERS["AdamW"], gradients(SHAPES, 1))
     slot = optimizer.named_variables()["v2:m"]
@@ -221,3 +228,18 @@ def test_blocks_of_large_models_are_few():
     optimizer.build(named(shapes))
     assert len(optimizer.blocks) == 2
     assert sum(":" in name for name in optimizer.get_state()) == 200
+
+
+@pytest.mark.xla
+def test_xla_compiles_a_step_of_not_too_many_blocks(monkeypatch):
+    def is_compiled(**arguments):
+        trainable = named([(2,), (3,), (4,)])
+        optimizer = td.SGDW(0.1, **arguments)
+        optimizer.build(trainable)
+        step = tf.function(lambda: optimizer.apply([tf.ones(v.shape) for v in trainable]))
+        functions = step.get_concrete_function().graph.as_graph_def().library.function
+        return any(f.attr["_XlaMustCompile"].b for f in functions)
+
+    assert is_compiled()
+    monkeypatch.setattr("tf_decoupled.engine.blocks.COMPILED", 2)
+    assert not is_compiled() and is_compiled(jit_compile=True)

@@ -49,7 +49,8 @@ def test_without_float64_numbers_the_rounding_is_theirs_alone():
     optimizer = td.SGDW(0.1, 0.0, momentum=0.0, jit_compile=False)
     for gs in gradients(SHAPES, 3):
         optimizer.apply([tf.constant(g, tf.float64) for g in gs], trainable)
-        expected = [p - float(np.float32(0.1)) * g for p, g in zip(expected, gs, strict=True)]
+        rate = np.float64(np.float32(0.1))
+        expected = [p - rate * g for p, g in zip(expected, gs, strict=True)]
     for a, b in zip(trainable, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-14)
 
@@ -157,3 +158,13 @@ def test_a_float8_layer_trains_as_with_keras():
     theirs = trained(keras.optimizers.SGD(0.1))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_an_optimizer_of_overwritten_variables_alone_steps():
+    scale = overwritten([1.0])
+    optimizer = td.AdamW(
+        global_clipnorm=1.0, skip_nonfinite=True, track_gradient_norm=True, jit_compile=False
+    )
+    optimizer.apply([tf.constant([3.0])], [scale])
+    assert scale.numpy() == [3.0] and optimizer.gradient_norm.numpy() == 0
+    assert int(optimizer.iterations) == 1

@@ -273,3 +273,12 @@ def test_a_wrapper_takes_over_what_its_inner_was_given_for_the_engine():
     td.Lookahead(td.AdamW(clipnorm=1.0), clipnorm=1.0)
     with pytest.raises(ValueError, match="`clipnorm` was given to Lookahead and to the AdamW"):
         td.Lookahead(td.AdamW(clipnorm=1.0), clipnorm=2.0)
+
+
+def test_the_logger_writes_each_members_numbers(tmp_path):
+    model, (x, y) = small_model(), small_data()
+    model.compile(muon_and_adamw(), "mse")
+    logger = td.callbacks.HyperparameterLogger(tmp_path)
+    model.fit(x, y, callbacks=[logger], verbose=0)
+    names = {name for name, _ in logger._scalars()}
+    assert {"members/0/learning_rate", "members/1/decay", "members/1/beta_1"} <= names

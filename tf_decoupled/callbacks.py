@@ -258,10 +258,14 @@ def _unguarded(model: keras.Model) -> Any:
 def _named(h: dict[str, Any], outer: dict[str, Any] | None = None) -> Iterator[tuple[str, Any]]:
     """Each hyperparameter once; one that a wrapper's own hides is named "inner/..."."""
     for name, value in h.items():
-        if name == "inner":
-            yield from ((f"inner/{n}", v) for n, v in _named(value, h))
-        elif name not in ("t", "step") and not (value is None or (outer and outer[name] is value)):
+        if isinstance(value, dict):
+            yield from ((f"{name}/{n}", v) for n, v in _named(value, h))
+        elif name not in ("t", "step") and not (value is None or _is_in(outer, name, value)):
             yield name, value
+
+
+def _is_in(outer: dict[str, Any] | None, name: str, value: Any) -> bool:
+    return outer is not None and outer.get(name) is value
 
 
 def _write_scalar(tag: str, value: Any) -> None:

@@ -313,12 +313,12 @@ class Decision(NamedTuple):
     reason: str
 
 
-def decide(mask: Callable[[Any], bool], variable: Any) -> Decision:
+def decide(mask: Callable[[Any], bool], variable: Any, whose: str = "`decay_mask`") -> Decision:
     """Asks the mask about one variable."""
     decays = mask(variable)
     if not isinstance(decays, (bool, np.bool_)):
         raise TypeError(
-            "`decay_mask` must return True (decays) or False for each variable. "
+            f"{whose} must return True or False for each variable. "
             f"Received: {decays!r} for {path_of(variable)!r} from {mask!r}"
         )
     return Decision(bool(decays), reason(mask, variable))
@@ -334,8 +334,8 @@ def settle(
         idle += [r for r in part.patterns() if not any(re.search(r, path) for path in paths)]
     if idle:
         raise ValueError(
-            f"{whose} patterns that match no variable: {idle}. A typing error would leave "
-            f"variables decaying that should not; correct or remove them. The paths are: {paths}"
+            f"{whose} patterns that match no variable: {idle}. Correct or remove them: a typing "
+            f"error would treat variables otherwise than you meant. The paths are: {paths}"
         )
 
 

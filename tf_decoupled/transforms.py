@@ -144,10 +144,6 @@ def _is_not_negative(x: float) -> bool:
     return 0 <= x < math.inf
 
 
-def _is_seed(x: float) -> bool:
-    return x == int(x) and 0 <= x < 2**31
-
-
 def _number(owner: Transform, name: str, value: Any, words: str, holds: Any) -> Any:
     """The value, if it is such a number; else one clear error."""
     told = f"`{name}` of {type(owner).__name__} must be {words}, fixed at construction. "

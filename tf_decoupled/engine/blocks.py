@@ -21,6 +21,7 @@ from tf_decoupled.engine.hyperparameters import namespace
 from tf_decoupled.engine.pieces import Piece
 from tf_decoupled.engine.state import Cell, flatten, nest, tf_variable
 
+COMPILED = 1000  # blocks; to compile so many takes half a minute on two cores
 VALUE = ""  # among the names of what a block stores: the variable
 
 
@@ -148,6 +149,10 @@ class Blocks:
     def append(self, block: Block) -> None:
         self._blocks.append(block)
 
+    def are_few(self) -> bool:
+        """Whether XLA compiles a step of them in a bearable time."""
+        return len(self) <= COMPILED
+
 
 class Key(NamedTuple):
     """Which block a part is of, by number; which variables have a gradient, None for all."""
@@ -177,24 +182,24 @@ class Part:
     def read(self) -> None:
         """Reads the variable anew."""
         variable = self.block.variables[0]
-        self.raw = self.value if self.block.stacked else self._rows_of(variable)
+        self.raw = self.value if self.block.stacked else self._read(variable)
         self.p = tf.cast(self.raw, self.block.precision)
-        vars(self).pop("s", None)
+        vars(self).pop("s", None)  # those read before
 
     @functools.cached_property
     def s(self) -> dict[str, tf.Tensor]:
-        """The rule's slots by name. A copy that hasn't begun is `p`, as that is when asked for."""
+        """The rule's slots by name. A copy that is still NaN reads as the present p."""
         values = {name: self.kept(name) for name in self.block.slots}
         for name, slot in self.block.slots.items():
-            if slot.initial != slot.initial:
+            if np.isnan(slot.initial):
                 values[name] = tf.where(tf.math.is_nan(values[name]), self.p, values[name])
         return values
 
     def kept(self, name: str) -> tf.Tensor:
         """What a concern keeps beside the variable, as it is stored."""
-        return self._rows_of(self.block.stored[name])
+        return self._read(self.block.stored[name])
 
-    def _rows_of(self, variable: tf.Variable) -> tf.Tensor:
+    def _read(self, variable: tf.Variable) -> tf.Tensor:
         if self.rows is None or not variable.shape.rank:
             return tf.convert_to_tensor(variable)
         return tf.gather(variable, self.rows.rows)

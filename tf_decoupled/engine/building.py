@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_decoupled import masks
-from tf_decoupled.engine import layout, replicas
+from tf_decoupled.engine import replicas, stacking
 from tf_decoupled.engine.concerns.precision import LOW
 from tf_decoupled.engine.overwriting import Overwrite
 from tf_decoupled.engine.state import Cell, flatten, tf_variable
@@ -25,7 +25,7 @@ def add(optimizer: Any, variables: Sequence) -> list[Cell]:
     except BaseException:
         optimizer.cells.forget(cells)
         raise
-    for block in layout.lay_out(optimizer, cells):
+    for block in stacking.lay_out(optimizer, cells):
         block.store()
         optimizer.blocks.append(block)
     for cell in cells:

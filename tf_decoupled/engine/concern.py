@@ -8,7 +8,7 @@
 A step asks each active concern, in the order of the optimizer's `concerns`:
 
     around    may hold gradients back, and go on at another call
-    before    changes all gradients of an update; inside of XLA, as all that follows up to `after`
+    before    changes all gradients of an update; it, `enter` and `leave` run inside of XLA
     enter     changes what is read of one block, the last concern first
     leave     changes what is written to it
     after     changes the counters
@@ -88,6 +88,10 @@ class Concern:
         """What it keeps beside a variable."""
         return {}
 
+    def mapped(self) -> Any:
+        """What tells functions of a user's that `before` maps over a stack; None for no such."""
+        return None
+
     def numbers(self) -> dict[str, tf.Tensor]:
         """What `before`, `enter` and `leave` need of counters: `step.numbers`."""
         return {}
@@ -148,9 +152,9 @@ def documented(text: str, concerns: Sequence[type[Concern]]) -> str:
     """An optimizer's docstring with what the concerns say of their arguments, before the last."""
     told = []
     for concern in concerns:
-        _, args, own = inspect.cleandoc(concern.__doc__).partition("Args:\n")
+        _, args, own = inspect.cleandoc(concern.__doc__ or "").partition("Args:\n")
         told += [f"    {line}" if line else "" for line in own.rstrip().split("\n")] if args else []
-    before, last, after = text.partition("        jit_compile:")
+    before, last, after = (text or "").partition("        jit_compile:")
     return before + "\n".join(told) + "\n" + last + after
 
 

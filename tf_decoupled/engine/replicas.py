@@ -28,17 +28,22 @@ def host_compiles() -> bool:
     return True
 
 
-def compiled(function: Callable[..., Any], jit_compile: bool | str) -> Callable[..., Any]:
+def compiled(
+    function: Callable[..., Any],
+    jit_compile: bool | str,
+    worth_it: Callable[[], bool] = lambda: True,
+) -> Callable[..., Any]:
     """The function as one graph, compiled by XLA also inside a step that isn't.
 
-    `jit_compile` "auto" compiles where the host can, True always (and raises where it can't),
-    False never. Keras's own "auto" means False on machines without an accelerator. For a TPU the
+    `jit_compile` "auto" compiles where the host can and it is worth the time, asked at the first
+    call; True always (and raises where the host can't), False never. Keras's own "auto" means
+    False on machines without an accelerator. For a TPU the
     whole step is compiled by its strategy; parameter servers can't lend variables to XLA.
     """
 
     @functools.cache
     def graph() -> Any:
-        jit = host_compiles() if jit_compile == "auto" else jit_compile
+        jit = worth_it() and host_compiles() if jit_compile == "auto" else jit_compile
         return tf.function(function, autograph=False, jit_compile=jit)
 
     # A plain function: a tf.function among an optimizer's attributes would be exported with it.
@@ -64,7 +69,7 @@ def all_reduce(tensors: list) -> list:
         return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
     if of_variables and alone:
         return [tf.convert_to_tensor(components(v)[0]) for v in tensors]
-    if context is None or alone:
+    if context is None or alone or not tensors:
         return tensors
     # On the replica's device, also what was an argument.
     local = tf.nest.map_structure(tf.identity, tensors, expand_composites=True)

@@ -73,8 +73,8 @@ class Rule(Declared):
         """Value and slots after k updates with gradient 0, in closed form; for `sparse="lazy"`.
 
         p: [n, ...], rows of a variable, and slots likewise; k: [n, 1, ...]. Hyperparameters of the
-        present step stand for those of the missed ones. To be exact in the slots is the least.
-        A class that defines `init`, `update` or `step` says anew what this is, in itself too.
+        present step stand for those of the missed ones. Slots must be exact; the value may be
+        approximate. A class that defines `init`, `update` or `step` must define `catch_up`, too.
         """
         raise NotImplementedError
 

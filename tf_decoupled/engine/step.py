@@ -22,8 +22,16 @@ from tf_decoupled.engine.state import Cell
 from tf_decoupled.masks import path_of
 
 
+def take(optimizer: Any, grads: list, variables: list) -> None:
+    """One call of `apply`: a step, or a part of one."""
+    pairs = pair(optimizer, grads, variables)
+    update = chain(optimizer)  # which also checks that the loss was scaled, if there is nothing
+    if pairs:
+        update(pairs)
+
+
 def pair(optimizer: Any, grads: list, variables: list) -> list[tuple[Key, Any]]:
-    """The gradients of each block that has one, in the precision in which it is stepped."""
+    """One key and gradient per block that has a gradient, in float32, or float64 as its values."""
     cells, missing = optimizer.cells, []
     given: dict[int, Any] = {}
     for g, variable in zip(grads, variables, strict=True):
@@ -34,7 +42,7 @@ def pair(optimizer: Any, grads: list, variables: list) -> list[tuple[Key, Any]]:
     if grads and not given:
         raise ValueError(f"No gradients provided for any variable. Variables: {missing}")
     if missing:
-        warnings.warn(f"Gradients do not exist for variables {missing}.", stacklevel=3)
+        warnings.warn(f"Gradients do not exist for variables {missing}.", stacklevel=4)
     # Empty variables stay as they are. A step of nothing else steps one, and is so counted.
     filled = {i: g for i, g in given.items() if cells[i].variable.shape.num_elements()}
     given = filled or dict(list(given.items())[:1])
@@ -95,7 +103,7 @@ def _update_devices(optimizer: Any, keys: tuple[Key, ...], grads: list) -> None:
         blocks = [optimizer.blocks[key.block].on(replica) for key in keys]
         local = [slices.summed(replicas.component(g, replica)) for g in grads]
         values = [block.values() for block in blocks]
-        taken, results, left = optimizer.compute(keys, replica, values, local, h, numbers)
+        taken, results, left = optimizer.compiled_compute(keys, replica, values, local, h, numbers)
         for block, key, g, rest in zip(blocks, keys, local, left, strict=True):
             block.assign_values(rest, key, getattr(g, "rows", None))
     for concern in optimizer.order:
@@ -128,7 +136,7 @@ class Step:
     """What one update carries through the concerns.
 
     h, numbers: hyperparameters, and what concerns need of counters. parts: one for each block that
-    has a gradient; `all_parts` also those that take their gradient as it is. accept: whether to
+    has a gradient; `all_parts`: also the variables that become their gradient. accept: whether to
     take the step, None where nothing can forbid it. results: what leaves XLA.
     """
 
@@ -148,7 +156,7 @@ class Step:
         return part.write(None if part.block.overwrites else self.accept)
 
     def read(self, part: Part) -> None:
-        """Reads a block and what concerns make of it: the last in order is the nearest to it."""
+        """Reads a block; then concerns change that, from the last one to the first."""
         part.h = self._hyperparameters(part)
         part.read()
         for concern in reversed(self.concerns):
@@ -172,6 +180,7 @@ class Step:
         block = part.block
         key = (block.branch, block.precision)
         if key not in self._seen:
+            # The entries of other members are left out.
             members = {each.block.branch for each in self.all_parts} - {""}
             h = {name: value for name, value in self.h.items() if name not in members}
             self._seen[key] = corrected(_cast(h | self.h_of(block.branch), block.precision))

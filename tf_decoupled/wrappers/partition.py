@@ -106,7 +106,11 @@ class Partition(Optimizer):
             for mask, _ in self.members:
                 masks.settle(mask, [cell.variable for cell in cells], "A member's mask")
         for cell in cells:
-            says = (i for i, (m, _) in enumerate(self.members) if masks.decide(m, cell.variable)[0])
+            says = (
+                i
+                for i, (m, _) in enumerate(self.members)
+                if masks.decide(m, cell.variable, "A member's mask")[0]
+            )
             chosen.setdefault(next(says, -1), []).append(cell)
         if left := chosen.pop(-1, None):
             raise ValueError(

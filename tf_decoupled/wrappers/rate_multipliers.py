@@ -39,7 +39,14 @@ class RateMultipliers(Scaled):
         for mask, _ in self.factors:
             masks.settle(mask, variables, "A rate multiplier's mask")
         return [
-            next((k for mask, k in self.factors if masks.decide(mask, variable).decays), 1.0)
+            next(
+                (
+                    k
+                    for mask, k in self.factors
+                    if masks.decide(mask, variable, "A rate multiplier's mask").decays
+                ),
+                1.0,
+            )
             for variable in variables
         ]
 

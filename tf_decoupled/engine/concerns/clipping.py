@@ -79,7 +79,9 @@ class Clipping(Concern):
 
 
 def global_norm(parts: list) -> tf.Tensor:
-    """The norm of the gradients of all parts together, in float32."""
+    """The norm of the gradients of all parts together, in float32; 0 of none."""
+    if not parts:
+        return tf.constant(0.0)
     return norm(tf.stack([tf.cast(norm(part.g), tf.float32) for part in parts]))
 
 

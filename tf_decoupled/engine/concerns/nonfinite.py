@@ -64,7 +64,8 @@ class Nonfinite(Concern):
         if self.limited:
             for part, ok in zip(step.parts, finite, strict=True):
                 part.block.stored[STEPS].assign(tf.where(ok, 0, part.kept(STEPS) + 1))
-        step.accept = tf.reduce_all([tf.reduce_all(ok) for ok in finite])
+        if finite:
+            step.accept = tf.reduce_all([tf.reduce_all(ok) for ok in finite])
 
     def after(self, taken: tf.Tensor, results: dict[str, tf.Tensor]) -> None:
         """Counts a step that was skipped."""

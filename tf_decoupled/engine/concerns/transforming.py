@@ -39,6 +39,9 @@ class Transforms(Concern):
     def asked(cls, given: Mapping[str, Any]) -> bool:
         return bool(given["gradient_transforms"])
 
+    def mapped(self) -> Any:
+        return tuple(map(repr, self.optimizer.gradient_transforms))
+
     def slots(self, variable: Any, path: str) -> Slots:
         transforms = self.optimizer.gradient_transforms
         return {SEED: seed(path)} if any(getattr(t, "random", False) for t in transforms) else {}

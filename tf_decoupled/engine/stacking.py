@@ -30,7 +30,9 @@ def lay_out(optimizer: Any, cells: Iterable[Cell]) -> list[Block]:
 def _likeness(cell: Cell) -> tuple:
     """What is the same among the cells of a stack."""
     variable = tf_variable(cell.variable)
-    slots = tuple((name, *slot[:1], *slot[2:]) for name, slot in (cell.slots | cell.kept).items())
+    slots = tuple(
+        (name, slot._replace(initial=0)) for name, slot in (cell.slots | cell.kept).items()
+    )
     return (id(cell.rule), tuple(variable.shape), variable.dtype, variable.device, slots)
 
 
@@ -46,7 +48,7 @@ class Trial(Part):
     """A part of a step that is only traced: all that it reads is zero."""
 
     def read(self) -> None:
-        self.p = self.raw = self.g
+        self.p = self.raw = tf.zeros_like(self.g)
         vars(self).pop("s", None)
 
     def kept(self, name: str) -> tf.Tensor:
@@ -56,7 +58,9 @@ class Trial(Part):
 
 def can_be_mapped(optimizer: Any, cell: Cell) -> bool:
     """Whether TensorFlow can map the cell's rule over a stack: it can't map every operation."""
-    key = (len(cell.variable.shape) > 1, *(_form(rule) for _, rule in cell.rule.tree()))
+    forms = [concern.mapped() for concern in optimizer.order]
+    forms += [_form(rule) for _, rule in cell.rule.tree()]
+    key = (len(cell.variable.shape) > 1, *forms)
     if key not in MAPPED:
         MAPPED[key] = _is_mapped(optimizer, cell)
     return MAPPED[key]
@@ -75,7 +79,12 @@ def _is_mapped(optimizer: Any, cell: Cell) -> bool:
 
     def trial(zeros: tf.Tensor) -> tf.Tensor:
         part = Trial(block, zeros)
-        step = Step(optimizer, optimizer.hyperparameters_at(optimizer.iterations), {}, [part])
+        h = optimizer.hyperparameters_at(optimizer.iterations)
+        numbers = {name: n for each in optimizer.order for name, n in each.numbers().items()}
+        step = Step(optimizer, h, numbers, [part])
+        for concern in optimizer.order:
+            if concern.mapped() is not None:
+                concern.before(step)
         sums.reduce(step)
         step.read(part)
         part.step()
