@@ -111,15 +111,6 @@ DIFFERENCES = [
         ("AdamTest.test_ema_overwrite_frequency",),
     ),
     Difference(
-        "float64",
-        "NumPy's ones make float64 variables, which are refused: the mathematics is in float32",
-        "Variables must be float32",
-        (
-            *each("test_correctness_with_golden", "SGD", "Lion"),
-            "OptimizerTest.test_constraints_are_applied",
-        ),
-    ),
-    Difference(
         "limits",
         "Momentum 1 never forgets and is refused with -1 and 2; the error has other words",
         "`momentum` must be a number in [0, 1)",
@@ -174,14 +165,10 @@ DIFFERENCES = [
         ("OptimizerTest.test_gradient_accumulation",),
     ),
     Difference(
-        "overwrite",
-        "Variables that are overwritten with their gradient (float8) are refused",
-        "Variables that are overwritten with their gradient",
-        (
-            "OptimizerTest.test_overwrite_with_gradient",
-            "OptimizerTest.test_overwrite_with_gradient_with_gradient_accumulation",
-            "LossScaleOptimizerTest.test_finite_step_with_overwrite_stateful",
-        ),
+        "saved-iterations",
+        "It counts micro-steps by a private attribute, which here counts updates",
+        "ACTUAL: array(0",
+        ("OptimizerTest.test_overwrite_with_gradient_with_gradient_accumulation",),
     ),
     Difference(
         "before-build",

@@ -121,7 +121,7 @@ class Noise(Transform):
 
     def __call__(self, p, g, h):
         deviation = tf.sqrt(self.eta / h.t**self.gamma)
-        own = h.seed + tf.constant(self.seed, h.seed.dtype)
+        own = h.seed + tf.constant(self.seed * 0x9E3779B1 % 2**31, h.seed.dtype)
         return g + deviation * normal(g, tf.stack([own, tf.cast(h.step, own.dtype)]))
 
     def get_config(self):

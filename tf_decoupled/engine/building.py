@@ -38,13 +38,6 @@ def _cell(optimizer: Any, variable: Any, position: int) -> Cell:
     cell = Cell(variable, masks.path_of(variable))
     cell.position = None if optimizer.built else position
     if cell.overwrites:
-        replicated = replicas.strategy_of(tf_variable(variable)).num_replicas_in_sync > 1
-        if replicated and optimizer.gradient_accumulation_steps is not None:
-            raise NotImplementedError(
-                "Variables that become their gradient (float8 quantization) can't be accumulated "
-                "on several replicas: leave `gradient_accumulation_steps` out. "
-                f"Received: {cell.path!r}"
-            )
         cell.rule, cell.decays, cell.reason = OVERWRITE, False, "becomes its gradient"
     optimizer.cells.add(cell)
     return cell

@@ -206,7 +206,7 @@ class Declared:
 
     def __setattr__(self, name: str, value: Any) -> None:
         new = name not in vars(self) and not hasattr(type(self), name)
-        if new and "given" in vars(self) and not name.startswith("_"):
+        if new and "given" in vars(self) and name.isidentifier() and not name.startswith("_"):
             _check_spelling(self, name, value)
         super().__setattr__(name, value)
 

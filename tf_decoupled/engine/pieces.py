@@ -13,8 +13,12 @@ class Piece(tf.Module):
     """array[index], with the ways of a variable."""
 
     def __init__(self, array: Any, index: int, name: str):
-        super().__init__(name=name)
+        super().__init__()
         self.array, self.index, self.path = tf_variable(array), index, name
+
+    @property
+    def name(self) -> str:
+        return self.path
 
     @property
     def shape(self) -> tf.TensorShape:

@@ -26,7 +26,7 @@ OPTIMIZERS = {
     if isinstance(value, type)
     and issubclass(value, td.Optimizer)
     and value not in (td.Optimizer, td.Wrapper)
-    and not issubclass(value, td.Wrapper)
+    and not issubclass(value, (td.Wrapper, td.Partition))
 }
 SCALARS = "scalars"
 

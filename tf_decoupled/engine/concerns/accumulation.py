@@ -51,6 +51,12 @@ class Accumulation(Concern):
             refuse_replacing(self.optimizer, name, value)
 
     def slots(self, variable: Any, path: str) -> Slots:
+        replicated = replicas.strategy_of(tf_variable(variable)).num_replicas_in_sync > 1
+        if replicated and getattr(variable, "overwrite_with_gradient", False):
+            raise NotImplementedError(
+                "Variables that become their gradient (float8 quantization) can't be accumulated "
+                f"on several replicas: leave `gradient_accumulation_steps` out. Received: {path!r}"
+            )
         return {SUM: Slot(tuple(variable.shape), 0.0, summed=True), COUNT: zeros(variable, ())}
 
     def numbers(self) -> dict[str, tf.Tensor]:
