@@ -48,6 +48,8 @@ class Case:
     decays_apart: bool = True
     # An entry of which each gradient was zero doesn't move, whatever its neighbours' are.
     entries_apart: bool = True
+    # Slots that are values of the variable, and so decay with it.
+    values: tuple[str, ...] = ()
     # The largest gradient with which it follows its paper in float32: squares up to 3e38.
     largest_gradient: float = 1e17
     # A step is as long as its gradient, and what float32 drops of it is a share of that.
@@ -149,6 +151,23 @@ def lookahead(name, inner, **options):
         proportional=inner.proportional,
         rescales=inner.rescales,
         jumps=inner.jumps,
+        scale_free=inner.scale_free,
+    )
+
+
+def schedule_free(name, inner, **options):
+    return Case(
+        name=name,
+        optimizer=td.ScheduleFree,
+        reference=references.schedule_free,
+        slots=around(inner, "z"),
+        options=options,
+        inner=inner,
+        ranges=dict(beta=(0.1, 0.98), weight_power=(0.0, 2.0), r=(0.0, 2.0)),
+        decays_apart=False,
+        values=("z",),
+        entries_apart=inner.entries_apart,
+        largest_gradient=inner.largest_gradient,
         scale_free=inner.scale_free,
     )
 
@@ -290,6 +309,7 @@ ROW = {case.name: case for case in CASES}
 CASES += [lookahead("Lookahead-AdamW", ROW["AdamW"], sync_period=3)]
 twice = lookahead("Lookahead-SGDW", ROW["SGDW"], sync_period=2)
 CASES += [lookahead("Lookahead-Lookahead-SGDW", twice, sync_period=3, slow_step_size=0.8)]
+CASES += [schedule_free("ScheduleFree-AdamW", Case(name="", options=dict(beta_1=0.0), **ADAMW))]
 
 
 def variables(shapes=SHAPES, seed=0):
