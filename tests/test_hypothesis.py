@@ -462,7 +462,9 @@ def test_the_order_of_variables_does_not_matter(case, data, problem):
     for gs in grads:
         order = data.draw(orders)
         optimizer.apply([gs[i] for i in order], [trainable[i] for i in order])
-    equal(values(trainable), expected)
+    rounding = 1e-5 if case.together else 0.0  # sums of the same in another order
+    for a, b in zip(values(trainable), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=rounding, atol=rounding)
 
 
 SHARED = st.fixed_dictionaries(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import gradients, mirrored, run, state_of, variables
-from probes import PROBES, nested, trailing
+from probes import PROBES, leading, nested, trailing
 
 import tf_decoupled as td
 
@@ -25,7 +25,7 @@ def test_eager_code_and_graphs_agree_bit_for_bit(case):
 
 
 @pytest.mark.xla
-@pytest.mark.parametrize("case", [trailing, nested], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [trailing, nested, leading], ids=lambda case: case.name)
 def test_the_step_compiled_alone_or_inside_of_another_agrees_with_eager_code(case):
     grads = gradients(steps=4)
     eager = run(case.make(weight_decay=0.1), variables(), grads)
@@ -64,7 +64,7 @@ def test_config_round_trip_gives_bit_equal_steps(case):
     equal(run(original, variables(case.shapes), grads), run(again, variables(case.shapes), grads))
 
 
-@pytest.mark.parametrize("case", [trailing, nested], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [trailing, nested, leading], ids=lambda case: case.name)
 def test_a_gradient_that_comes_late_does_no_damage(case):
     optimizer, trainable = case.make(), variables()
     grads = gradients(steps=3)
