@@ -15,9 +15,14 @@ every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
 def some(fact):
-    """The rows of which a fact is true."""
+    """The rows of which a fact is true; the test remembers which fact that is."""
     rows = [case for case in CASES if fact(case)]
-    return pytest.mark.parametrize("case", rows, ids=lambda case: case.name)
+
+    def marked(test):
+        test.fact = fact
+        return pytest.mark.parametrize("case", rows, ids=lambda case: case.name)(test)
+
+    return marked
 
 
 COUPLINGS = ("learning_rate", "schedule", "independent", "corrected")
