@@ -22,7 +22,8 @@ class Case:
     """A row: the optimizer, its paper in float64, and all that tests ask of this row alone.
 
     `name`, `optimizer`, `options` and `inner`, the row of the wrapped rule, say how it is made.
-    `reference` is its function in `references`, and `letters` what arguments are called there.
+    `reference` is its function in `references`, and `letters` what arguments are called there; None
+    for one that the paper hasn't.
     `slots` gives the names and shapes of the slots of a variable.
     `ranges` are the least and the largest value of each argument that may be any; of booleans both,
     of words all.
@@ -34,7 +35,7 @@ class Case:
     slots: Callable[[Shape], dict[str, Shape]]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     inner: "Case | None" = None
-    letters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    letters: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     ranges: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
     learning_rate: float = 0.01
 
@@ -43,10 +44,12 @@ class Case:
 
     # It sums over all variables, and so does its reference: they are one to it.
     together: bool = False
-    # Where gradients are zero, θ ← (1 − κ) θ: no ratio and no slow weights around the decay.
+    # Where gradients are zero, θ ← (1 − κ) θ: no ratio, estimate or slow weights around the decay.
     decays_apart: bool = True
     # An entry of which each gradient was zero doesn't move, whatever its neighbours' are.
     entries_apart: bool = True
+    # Slots that are values of the variable, and so decay with it.
+    values: tuple[str, ...] = ()
     # The largest gradient with which it follows its paper in float32: squares up to 3e38.
     largest_gradient: float = 1e17
     # A step is as long as its gradient, and what float32 drops of it is a share of that.
@@ -90,7 +93,8 @@ class Case:
         for name in self.own_arguments():
             live = optimizer.declared[name].live
             value = getattr(h, name) if live and h else getattr(optimizer, name)
-            options[self.letters.get(name, name)] = np.asarray(value).item() if live else value
+            letter = self.letters.get(name, name)
+            options |= {letter: np.asarray(value).item() if live else value} if letter else {}
         if self.inner is not None:
             inner = self.inner.paper(optimizer.inner, h and h.inner)
             options["inner"] = SimpleNamespace(
@@ -151,6 +155,23 @@ def lookahead(name, inner, **options):
     )
 
 
+def schedule_free(name, inner, **options):
+    return Case(
+        name=name,
+        optimizer=td.ScheduleFree,
+        reference=references.schedule_free,
+        slots=around(inner, "z"),
+        options=options,
+        inner=inner,
+        ranges=dict(beta=(0.1, 0.98), weight_power=(0.0, 2.0), r=(0.0, 2.0)),
+        decays_apart=False,
+        values=("z",),
+        entries_apart=inner.entries_apart,
+        largest_gradient=inner.largest_gradient,
+        scale_free=inner.scale_free,
+    )
+
+
 BETA, EPSILON, SWITCH = (0.0, 0.999), (1e-7, 1.0), (False, True)
 LARGEST = float(np.finfo("float32").max)
 ADAM = dict(
@@ -172,6 +193,41 @@ SGD = dict(
     lazy={},
 )
 SGDW = dict(optimizer=td.SGDW, reference=references.sgdw, **SGD)
+MUON = dict(
+    optimizer=td.Muon,
+    reference=references.muon,
+    slots=like("m"),
+    letters=dict(steps="rounds", precise=None),
+    ranges=dict(
+        momentum=BETA,
+        nesterov=SWITCH,
+        steps=(1, 5),
+        coefficients=("original", "quintic", "polar_express"),
+        scale=("original", "match_rms_adamw", "rms_to_rms"),
+    ),
+    least_rank=2,
+    entries_apart=False,
+)
+PRODIGY = dict(
+    optimizer=td.Prodigy,
+    reference=references.prodigy,
+    slots=like("m", "v", "s", "start"),
+    options=dict(d0=0.01),  # float32 holds what steps of 1e-6 move to few digits only
+    ranges=dict(
+        beta_1=BETA,
+        beta_2=BETA,
+        epsilon=EPSILON,
+        d0=(1e-3, 0.1),
+        d_coef=(0.5, 2.0),
+        growth_rate=(1.01, 2.0),
+        use_bias_correction=SWITCH,
+        safeguard_warmup=SWITCH,
+    ),
+    learning_rate=1.0,
+    together=True,
+    decays_apart=False,
+    scale_free=dict(epsilon=0.0),
+)
 
 CASES = [
     Case(name="AdamW", **ADAMW),
@@ -237,11 +293,23 @@ CASES = [
         largest_gradient=1e3,  # it divides the rows' squares, plus 1e-30, by their mean
         scale_free=dict(epsilon_1=0.0),
     ),
+    Case(name="Muon", **MUON),
+    Case(
+        name="Muon-match_rms_adamw",
+        options=dict(scale="match_rms_adamw", coefficients="quintic", nesterov=False),
+        **MUON,
+    ),
+    Case(name="Prodigy", **PRODIGY),
+    Case(
+        name="Prodigy-bias_correction",
+        **PRODIGY | dict(options=dict(d0=0.01, use_bias_correction=True)),
+    ),
 ]
 ROW = {case.name: case for case in CASES}
 CASES += [lookahead("Lookahead-AdamW", ROW["AdamW"], sync_period=3)]
 twice = lookahead("Lookahead-SGDW", ROW["SGDW"], sync_period=2)
 CASES += [lookahead("Lookahead-Lookahead-SGDW", twice, sync_period=3, slow_step_size=0.8)]
+CASES += [schedule_free("ScheduleFree-AdamW", Case(name="", options=dict(beta_1=0.0), **ADAMW))]
 
 
 def variables(shapes=SHAPES, seed=0):
@@ -253,10 +321,11 @@ def variables(shapes=SHAPES, seed=0):
     ]
 
 
-def gradients(shapes=SHAPES, steps=10, seed=1):
-    """One list of float32 gradients per step."""
+def gradients(shapes=SHAPES, steps=10, seed=1, trend=0.0):
+    """One list of float32 gradients per step; `trend`: the mean of all, in which they agree."""
     rng = np.random.default_rng(seed)
-    return [[rng.normal(size=shape).astype("float32") for shape in shapes] for _ in range(steps)]
+    draw = lambda shape: rng.normal(trend, size=shape).astype("float32")  # noqa: E731
+    return [[draw(shape) for shape in shapes] for _ in range(steps)]
 
 
 def run(optimizer, trainable, grads, graph=False, **function):

@@ -78,6 +78,68 @@ class Trailing(td.Wrapper):
         return tf.where(back, trail, p), dict(trail=tf.where(back, trail, s.trail), inner=inner)
 
 
+class Pooled(td.Optimizer):
+    """N ← ¾ N + ¼ √Σ ‖g + m‖²  over all variables, before any moves; m ← ½ (m + g),
+    u = m / (N + N before).
+
+    Sums over all variables, of their slots, too; a scalar of the whole optimizer.
+    """
+
+    def init(self, p):
+        return dict(m=zeros(p))
+
+    def shared(self):
+        return dict(norm=Slot((), 1.0))
+
+    def reduce(self, p, g, s, h):
+        return dict(squares=tf.reduce_sum(tf.square(g + s.m)))
+
+    def combine(self, sums, h):
+        return dict(norm=0.75 * h.norm + 0.25 * tf.sqrt(sums.squares), norm_before=h.norm)
+
+    def update(self, p, g, s, h):
+        m = 0.5 * (s.m + g)
+        return m / (h.norm + h.norm_before), dict(m=m)
+
+
+class Leading(td.Wrapper):
+    """The variable runs ahead of a mean, a ← a + η / (2 η_max) (φ − a); ½ (φ + a) is evaluated.
+
+    Evaluation weights and the way back; a shared scalar without sums, beside those of the rule
+    inside.
+    """
+
+    def init(self, p):
+        return dict(mean=copy(p), inner=self.inner.init(p))
+
+    def shared(self):
+        return dict(largest=Slot((), 0.0))
+
+    def combine(self, sums, h):
+        largest = tf.maximum(h.largest, h.inner.learning_rate)
+        return dict(largest=largest, share=0.5 * h.inner.learning_rate / largest)
+
+    def step(self, p, g, s, h):
+        p, inner = self.inner.step(p, g, s.inner, h.inner)
+        return p, dict(mean=s.mean + h.share * (p - s.mean), inner=inner)
+
+    def evaluation(self, p, s, h):
+        return 0.5 * (p + s.mean)
+
+    def training(self, x, s, h):
+        return 2.0 * x - s.mean
+
+
+class Crossed(td.Optimizer):
+    """u: each entry of g less the mean of its column. It refuses vectors, and has no slots."""
+
+    def refuses(self, p):
+        return "Crossed steps matrices." if len(p.shape) < 2 else None
+
+    def update(self, p, g, s, h):
+        return g - tf.reduce_mean(g, -2, keepdims=True), {}
+
+
 class Probe(Case):
     """A row without a paper, that XLA compiles only where a test says so."""
 
@@ -101,8 +163,17 @@ over = Probe(
 nested = Probe(
     name="Trailing-Trailing-Factored", optimizer=Trailing, slots=around(over, "trail"), inner=over
 )
-PROBES = [scaled, l2, factors, trailing, nested]
-
+pooled = Probe(name="Pooled", optimizer=Pooled, slots=like("m"), learning_rate=0.1, together=True)
+leading = Probe(
+    name="Leading-Pooled",
+    optimizer=Leading,
+    slots=around(pooled, "mean"),
+    inner=pooled,
+    together=True,
+)
+crossed = Probe(name="Crossed", optimizer=Crossed, slots=like(), learning_rate=0.1, least_rank=2)
+TAKING_ALL = [scaled, l2, factors, trailing, nested, pooled, leading]  # variables of any shape
+PROBES = [*TAKING_ALL, crossed]
 
 HOOKS = ("update", "step", "catch_up", "reduce", "combine", "shared", "refuses")
 HOOKS += ("evaluation", "training")

@@ -246,24 +246,27 @@ def lookahead(steps, inner=adamw, k=6, alpha=0.5, **options):
 
 
 @reference
-def schedule_free(
-    steps, beta=0.9, weight_power=2.0, r=0.0, beta_2=None, epsilon=1e-8, sequences=None
-):
-    """Defazio et al. 2024, algorithm 1: its y, of SGD or, with `beta_2`, of AdamW without β₁.
+def schedule_free(steps, inner=sgd, beta=0.9, weight_power=2.0, r=0.0, sequences=None, **options):
+    """Defazio et al. 2024, algorithm 1: its y. `inner` makes the steps of z, from y: SGD without
+    momentum in the paper's algorithm, and AdamW without β₁ in its experiments.
 
     `sequences`: a list that gets z, x and the weight w of each step."""
+    now = []
+
+    def noted():
+        for step in steps:
+            now[:] = step
+            yield step
+
     x = z = None
-    v = total = rate = 0.0
-    for t, (y, g, lr, delta) in enumerate(steps, 1):
+    total = rate = 0.0
+    for t, after in enumerate(inner.rule(noted(), **options), 1):
+        y, _, lr, _ = now
         x, z = (y, y) if t == 1 else (x, z)
-        u = g
-        if beta_2 is not None:
-            v = ema(v, g**2, beta_2)
-            u = g / (np.sqrt(v / (1 - beta_2**t)) + epsilon)
         rate = max(rate, lr)
         weight = t**r * rate**weight_power
         total += weight
-        z = z - lr * u - delta
+        z = z + after - y
         c = weight / total if total else 0.0
         x = (1 - c) * x + c * z
         if sequences is not None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import gradients, mirrored, run, run_mirrored, small_data, variables
-from probes import l2, nested, trailing
+from probes import l2, leading, nested, trailing
 
 import tf_decoupled as td
 
@@ -131,7 +131,7 @@ def test_fit_accumulates_as_with_the_larger_batch(tmp_path):
     assert int(again.gradient_accumulation_steps) == 4
 
 
-@pytest.mark.parametrize("case", [l2, trailing], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [l2, trailing, leading], ids=lambda case: case.name)
 def test_replicas_accumulate_in_a_graph(case):
     grads, make = gradients(steps=4), lambda: case.make(gradient_accumulation_steps=2)
     trainable, _ = run_mirrored(make, grads)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from cases import gradients, run, run_mirrored, small_data, small_model, variables
-from probes import l2, trailing
+from probes import l2, leading, trailing
 
 import tf_decoupled as td
 
@@ -21,7 +21,7 @@ def averages(optimizer):
     return [v for name, v in optimizer.get_state().items() if name.endswith(":average")]
 
 
-@pytest.mark.parametrize("case", [l2, trailing], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [l2, trailing, leading], ids=lambda case: case.name)
 def test_the_average_is_the_bias_corrected_one_and_leaves_training_alone(case):
     grads, plain, history = gradients(steps=6), (case.make(), variables()), []
     for gs in grads:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import SHAPES, gradients, mirrored, run, small_data, small_model, variables
-from probes import l2, nested
+from probes import l2, leading, nested
 
 import tf_decoupled as td
 
@@ -20,7 +20,7 @@ def poisoned(value, which=1):
     return grads
 
 
-@pytest.mark.parametrize("case", [l2, nested], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [l2, nested, leading], ids=lambda case: case.name)
 def test_a_step_with_a_nan_changes_nothing_and_is_counted(case):
     make = functools.partial(case.make, weight_decay=0.1)
     grads = gradients(steps=4)
@@ -134,7 +134,7 @@ def scaled(finite):
     return scales
 
 
-@pytest.mark.parametrize("case", [l2, nested], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [l2, nested, leading], ids=lambda case: case.name)
 def test_a_dynamic_loss_scale_follows_its_definition_and_leaves_training_alone(case):
     finite = [True, False, True, True, True, False, False, False, False, True]
     grads = gradients(steps=len(finite))

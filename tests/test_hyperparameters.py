@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import gradients, run, small_data, small_model, variables
-from probes import l2, trailing
+from probes import l2, leading, trailing
 
 import tf_decoupled as td
 
@@ -20,7 +20,7 @@ def live(optimizer):
     return [(optimizer.inner if "inner/" in n else optimizer, n.split("/")[-1]) for n in names]
 
 
-@pytest.mark.parametrize("case", [l2, trailing], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [l2, trailing, leading], ids=lambda case: case.name)
 def test_every_number_acts_at_the_next_step_without_a_new_trace(case):
     grads = gradients(steps=4)
     make = functools.partial(

@@ -15,12 +15,12 @@ from cases import CASES, gradients, run, state_of, variables
 from hypothesis import Phase, assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from probes import PROBES
+from probes import TAKING_ALL
 
 import tf_decoupled as td
 from tf_decoupled.engine.concerns.precision import round_stochastically
 
-every = pytest.mark.parametrize("case", PROBES, ids=lambda case: case.name)
+every = pytest.mark.parametrize("case", TAKING_ALL, ids=lambda case: case.name)
 MADE = {case.optimizer: case for case in CASES}  # how each class is made
 COUPLINGS = ("learning_rate", "schedule", "independent", "corrected")
 
@@ -240,7 +240,7 @@ def test_any_sparse_gradient_is_the_dense_one_bit_for_bit(case, pair):
 
 @examples(4)
 @given(
-    case=st.sampled_from(PROBES), pairs=st.lists(slices(st.just((4, 3))), min_size=2, max_size=3)
+    case=st.sampled_from(TAKING_ALL), pairs=st.lists(slices(st.just((4, 3))), min_size=2, max_size=3)
 )  # fmt: skip
 def test_a_graph_takes_any_number_of_rows(case, pairs):
     (sparse, trained), (dense, expected) = ((case.make(), variables([(4, 3)])) for _ in range(2))
@@ -262,7 +262,7 @@ UNSHRUNK = dict(phases=[Phase.explicit, Phase.generate], report_multiple_bugs=Fa
 
 
 @examples(8)
-@given(case=st.sampled_from(PROBES), problem=problems(), exponent=st.integers(-20, 20))
+@given(case=st.sampled_from(TAKING_ALL), problem=problems(), exponent=st.integers(-20, 20))
 def test_a_loss_scale_is_taken_back_bit_for_bit(case, problem, exponent):
     (shapes, grads), optimizer = problem, case.make(loss_scale_factor=2.0**exponent)
     scale = optimizer.scale_loss(tf.constant(1.0)).numpy()
@@ -322,7 +322,7 @@ def test_any_schedule_stays_below_its_peak_and_survives_saving(name, data, steps
 
 @examples(8)
 @given(
-    case=st.sampled_from(PROBES), problem=problems(), rate=SCHEDULES, λ=SCHEDULES,
+    case=st.sampled_from(TAKING_ALL), problem=problems(), rate=SCHEDULES, λ=SCHEDULES,
     coupling=st.sampled_from(COUPLINGS), begin=st.integers(0, 20),
 )  # fmt: skip
 def test_any_schedules_equal_their_numbers_assigned_by_hand(
@@ -452,7 +452,7 @@ def test_any_mask_decides_reports_and_survives_saving(mask, places):
 
 
 @examples(8)
-@given(case=st.sampled_from(PROBES), data=st.data(), problem=problems())
+@given(case=st.sampled_from(TAKING_ALL), data=st.data(), problem=problems())
 def test_the_order_of_variables_does_not_matter(case, data, problem):
     shapes, grads = problem
     expected = run(case.make(weight_decay=0.1, clipnorm=1.0), variables(shapes), grads)
@@ -462,7 +462,9 @@ def test_the_order_of_variables_does_not_matter(case, data, problem):
     for gs in grads:
         order = data.draw(orders)
         optimizer.apply([gs[i] for i in order], [trainable[i] for i in order])
-    equal(values(trainable), expected)
+    rounding = 1e-5 if case.together else 0.0  # sums of the same in another order
+    for a, b in zip(values(trainable), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=rounding, atol=rounding)
 
 
 SHARED = st.fixed_dictionaries(
@@ -529,14 +531,14 @@ def test_a_sequence_saved_and_loaded_anywhere_goes_on_bit_for_bit(case, shared, 
 
 
 @examples(2)
-@given(data=st.data(), case=st.sampled_from(PROBES), shared=SHARED, problem=problems(least=2))
+@given(data=st.data(), case=st.sampled_from(TAKING_ALL), shared=SHARED, problem=problems(least=2))
 def test_so_does_a_traced_one(case, shared, problem, data):
     with traced():
         check_resumed(case, shared, problem, data, graph=True)
 
 
 @examples(20)
-@given(data=st.data(), case=st.sampled_from(PROBES))
+@given(data=st.data(), case=st.sampled_from(TAKING_ALL))
 def test_a_state_with_any_faults_is_refused_whole_and_named_or_loaded_in_part(data, case):
     optimizer, ones = case.make(), case.make()
     for each in (optimizer, ones):
@@ -625,7 +627,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_every_step_is_counted(cas
 
 
 @examples(12)
-@given(problem=problems(steps=5), β=BETAS, case=st.sampled_from(PROBES))
+@given(problem=problems(steps=5), β=BETAS, case=st.sampled_from(TAKING_ALL))
 def test_averages_are_the_bias_corrected_mean_of_the_values(problem, β, case):
     shapes, grads = problem
     optimizer, trainable = case.make(use_ema=True, ema_momentum=β), variables(shapes)

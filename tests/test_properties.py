@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import gradients, mirrored, run, state_of, variables
-from probes import PROBES, nested, trailing
+from probes import PROBES, leading, nested, trailing
 
 import tf_decoupled as td
 
@@ -19,13 +19,13 @@ def equal(left, right):
 
 @every
 def test_eager_code_and_graphs_agree_bit_for_bit(case):
-    grads = gradients(steps=4)
-    eager = run(case.make(weight_decay=0.1), variables(), grads)
-    equal(eager, run(case.make(weight_decay=0.1), variables(), grads, graph=True))
+    grads = gradients(case.shapes, steps=4)
+    eager = run(case.make(weight_decay=0.1), variables(case.shapes), grads)
+    equal(eager, run(case.make(weight_decay=0.1), variables(case.shapes), grads, graph=True))
 
 
 @pytest.mark.xla
-@pytest.mark.parametrize("case", [trailing, nested], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [trailing, nested, leading], ids=lambda case: case.name)
 def test_the_step_compiled_alone_or_inside_of_another_agrees_with_eager_code(case):
     grads = gradients(steps=4)
     eager = run(case.make(weight_decay=0.1), variables(), grads)
@@ -37,15 +37,17 @@ def test_the_step_compiled_alone_or_inside_of_another_agrees_with_eager_code(cas
 
 @every
 def test_masked_variables_move_as_without_decay_bit_for_bit(case):
-    grads, regular = gradients(steps=3), case.all_options().keys() & {"l2"}
+    grads, regular = gradients(case.shapes, steps=3), case.all_options().keys() & {"l2"}
     λ = td.schedules.Linear(0.5, 4)
-    none = run(case.make(weight_decay=0.0, **dict.fromkeys(regular, 0.0)), variables(), grads)
-    every = run(case.make(weight_decay=λ), variables(), grads)
+    none = run(
+        case.make(weight_decay=0.0, **dict.fromkeys(regular, 0.0)), variables(case.shapes), grads
+    )
+    every = run(case.make(weight_decay=λ), variables(case.shapes), grads)
     for mask, decay in (
-        (td.masks.matrices, [True, False, False, True]),
-        (["v0"], [False] + 3 * [True]),
+        (td.masks.matrices, [len(shape) >= 2 for shape in case.shapes]),
+        (["v0"], [i > 0 for i in range(len(case.shapes))]),
     ):
-        mixed = run(case.make(weight_decay=λ, decay_mask=mask), variables(), grads)
+        mixed = run(case.make(weight_decay=λ, decay_mask=mask), variables(case.shapes), grads)
         for decays, a, b, c in zip(decay, none, every, mixed, strict=True):
             np.testing.assert_array_equal(c, b if decays else a)
             assert np.any(a != b), "the decay moves nothing, so the test shows nothing"
@@ -53,16 +55,16 @@ def test_masked_variables_move_as_without_decay_bit_for_bit(case):
 
 @every
 def test_config_round_trip_gives_bit_equal_steps(case):
-    grads, mask = gradients(steps=3), td.masks.matrices | td.masks.only("v1")
+    grads, mask = gradients(case.shapes, steps=3), td.masks.matrices | td.masks.only("v1")
     original = case.make(weight_decay=0.2, decay_mask=mask)
     config = keras.optimizers.serialize(original)
     again = keras.optimizers.deserialize(config)
     assert type(again) is type(original)
     assert again.get_config() == original.get_config()
-    equal(run(original, variables(), grads), run(again, variables(), grads))
+    equal(run(original, variables(case.shapes), grads), run(again, variables(case.shapes), grads))
 
 
-@pytest.mark.parametrize("case", [trailing, nested], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [trailing, nested, leading], ids=lambda case: case.name)
 def test_a_gradient_that_comes_late_does_no_damage(case):
     optimizer, trainable = case.make(), variables()
     grads = gradients(steps=3)
@@ -77,7 +79,7 @@ def test_a_gradient_that_comes_late_does_no_damage(case):
 
 @every
 def test_a_second_call_does_not_trace_again(case):
-    optimizer, trainable = case.make(), variables()
+    optimizer, trainable = case.make(), variables(case.shapes)
     optimizer.build(trainable)
     traces = []
 
@@ -86,14 +88,14 @@ def test_a_second_call_does_not_trace_again(case):
         traces.append(1)
         optimizer.apply(grads, trainable)
 
-    for gs in gradients(steps=3):
+    for gs in gradients(case.shapes, steps=3):
         step([tf.constant(g) for g in gs])
     assert len(traces) == 1
 
 
 @every
 def test_empty_and_huge_and_zero_gradients_stay_finite(case):
-    shapes = [(0, 3), (2, 2), (3,)]
+    shapes = case.takes([(0, 3), (2, 2), (3,)])
     optimizer, trainable = case.make(weight_decay=0.1, global_clipnorm=1.0), variables(shapes)
     zero = [np.zeros(shape, "float32") for shape in shapes]
     huge = [np.full(shape, 3e30, "float32") for shape in shapes]
@@ -105,8 +107,9 @@ def test_empty_and_huge_and_zero_gradients_stay_finite(case):
 
 @every
 def test_a_step_of_empty_variables_is_counted(case):
-    optimizer, trainable = case.make(jit_compile=False), variables([(0, 3), (0,)])
-    grads = [[np.zeros(shape, "float32") for shape in [(0, 3), (0,)]]] * 2
+    shapes = case.takes([(0, 3), (0,)])
+    optimizer, trainable = case.make(jit_compile=False), variables(shapes)
+    grads = [[np.zeros(shape, "float32") for shape in shapes]] * 2
     run(optimizer, trainable, grads)
     optimizer.apply([], [])
     assert int(optimizer.iterations) == 2, "and no gradients at all are no step, as in Keras"
@@ -138,10 +141,10 @@ def test_empty_variables_are_counted_with_whatever_else_a_step_does(options, str
 
 @every
 def test_reset_state_starts_anew(case):
-    grads = gradients(steps=3)
-    optimizer, trainable = case.make(weight_decay=0.1), variables()
+    grads = gradients(case.shapes, steps=3)
+    optimizer, trainable = case.make(weight_decay=0.1), variables(case.shapes)
     first = run(optimizer, trainable, grads, graph=True)
     optimizer.reset_state()
-    for v, w in zip(trainable, variables(), strict=True):
+    for v, w in zip(trainable, variables(case.shapes), strict=True):
         v.assign(w)
     equal(first, run(optimizer, trainable, grads, graph=True))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import gradients, mirrored, run, small_data, variables
-from probes import l2, nested
+from probes import l2, leading, nested
 
 import tf_decoupled as td
 
@@ -38,7 +38,7 @@ def train(strategy, make, grads, built_before, made_inside=True):
     return trainable
 
 
-@pytest.mark.parametrize("case", [l2, nested], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [l2, nested, leading], ids=lambda case: case.name)
 def test_two_replicas_built_inside_the_step_equal_one_device(case):
     grads, shared = gradients(steps=4), dict(weight_decay=0.1, global_clipnorm=0.5)
     strategy = mirrored()

@@ -14,7 +14,10 @@ SHAPES = [(3, 4), (5,), ()]
 ADAM = dict(beta_2=0.984375, epsilon=2.0**-20)  # exact in float32
 INNER = {
     "SGD": (lambda rate, λ: td.SGDW(rate, λ, momentum=0.0), {}),
-    "AdamW": (lambda rate, λ: td.AdamW(rate, λ, beta_1=0.0, **ADAM), ADAM),
+    "AdamW": (
+        lambda rate, λ: td.AdamW(rate, λ, beta_1=0.0, **ADAM),
+        dict(inner=references.adamw, beta_1=0.0, **ADAM),
+    ),
 }
 OPTIONS = [dict(), dict(beta=0.5), dict(weight_power=1.0), dict(weight_power=0.0, r=2.0)]
 

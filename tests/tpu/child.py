@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from rows import BIG, ROWS, Training
 
-from tf_decoupled import replicas as engine
+from tf_decoupled.engine import replicas as engine
 from tf_decoupled.testing import tpu
 
 TRACED_ONLY, NOT_COMPILED = 8, 2
