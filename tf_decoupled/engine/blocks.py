@@ -50,6 +50,7 @@ class Block:
         self.precision = tf.float64 if self.dtype == tf.float64 else tf.float32
         self.variables = [tf_variable(cell.variable) for cell in self.cells]
         self.stored: dict[str, Any] = {}
+        self.index: np.ndarray | None = None
 
     def store(self) -> None:
         """Makes the variables behind the slots, beside those of the model."""
@@ -79,32 +80,32 @@ class Block:
             name=slot_name(path, name),
         )
 
-    def on(self, replica: int | None) -> "Block":
-        """The same block with the components of its variables on one device."""
+    def on(self, replica: int | None, present: Sequence[bool] | None = None) -> "Block":
+        """The same block with the components of its variables on one device.
+
+        `present`: of a stack only these. `index` says where their slots are in its arrays.
+        """
         block, here = copy.copy(self), replicas.on(replica)
-        block.variables = [here(variable) for variable in self.variables]
         block.stored = {name: here(tf_variable(v)) for name, v in self.stored.items()}
+        if present is not None:
+            block.index = np.flatnonzero(present).astype("int32")
+            block.cells = tuple(self.cells[i] for i in block.index)
+        block.variables = [here(tf_variable(cell.variable)) for cell in block.cells]
         return block
 
-    def gather(self, tensors: Sequence[tf.Tensor | None]) -> tf.Tensor:
-        """One tensor per variable as one array; zeros in the place of None."""
-        if not self.stacked:
-            return tensors[0]
-        zeros = tf.zeros(self.shape, self.precision)
-        return tf.stack([zeros if tensor is None else tensor for tensor in tensors])
+    def gather(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        """One tensor per variable as one array."""
+        return tf.stack(tensors) if self.stacked else tensors[0]
 
     def values(self) -> tf.Tensor | None:
         """The values of a stack. Those of a single variable are read inside of XLA."""
         return tf.stack(self.variables) if self.stacked else None
 
-    def assign_values(self, left: Mapping[str, tf.Tensor], key: "Key", rows: Any = None) -> None:
+    def assign_values(self, left: Mapping[str, tf.Tensor], rows: Any = None) -> None:
         """Stores what XLA has left to be stored: the values of a stack, or rows of a variable."""
         if self.stacked:
-            there = key.present or [True] * len(self.variables)
-            values = tf.unstack(left[VALUE])
-            for variable, value, present in zip(self.variables, values, there, strict=True):
-                if present:
-                    variable.assign(value)
+            for variable, value in zip(self.variables, tf.unstack(left[VALUE]), strict=True):
+                variable.assign(value)
             return
         for name, value in left.items():
             variable = self.stored[name] if name else self.variables[0]
@@ -155,7 +156,7 @@ class Blocks:
 
 
 class Key(NamedTuple):
-    """Which block a part is of, by number; which variables have a gradient, None for all."""
+    """Which block a part is of, by number; of a stack, which have a gradient, None for all."""
 
     block: int
     present: tuple[bool, ...] | None = None
@@ -164,18 +165,17 @@ class Key(NamedTuple):
 class Part:
     """One block during one step.
 
-    g: the gradient, [n, ...] for a stack. present: which variables of it have one, None for all.
+    g: the gradient, [n, ...] for a stack. present: which variables of it have one, where only the
+    step knows; None for all.
     p: the value, in the precision in which it is stepped; raw: as it is stored. s: the slots by
     name. h: the hyperparameters that these variables see. new: what concerns keep, for `write`.
     """
 
-    def __init__(
-        self, block: Block, g: Any = None, value: tf.Tensor | None = None, present: Any = None
-    ):
+    def __init__(self, block: Block, g: Any = None, value: tf.Tensor | None = None):
         self.block, self.value = block, value
         self.rows = g if isinstance(g, RowGradient) else None
         self.g = g.sums if self.rows else g
-        self.present = None if present is None else tf.constant(present)
+        self.present: tf.Tensor | None = None
         self.h: Any = None
         self.new: dict[str, tf.Tensor] = {}
 
@@ -199,10 +199,19 @@ class Part:
         """What a concern keeps beside the variable, as it is stored."""
         return self._read(self.block.stored[name])
 
+    def store(self, name: str, value: tf.Tensor) -> None:
+        """Stores what is kept beside the variable, at once and whether the step is taken or not."""
+        variable, index = self.block.stored[name], self.block.index
+        if index is None:
+            variable.assign(value)
+        else:
+            variable.scatter_update(tf.IndexedSlices(value, index))
+
     def _read(self, variable: tf.Variable) -> tf.Tensor:
-        if self.rows is None or not variable.shape.rank:
+        index = self.block.index if self.rows is None else self.rows.rows
+        if index is None or not variable.shape.rank:
             return tf.convert_to_tensor(variable)
-        return tf.gather(variable, self.rows.rows)
+        return tf.gather(variable, index)
 
     def map(self, function: Callable, *arrays: Any) -> Any:
         """Calls `function(*arrays, h)` on one variable's arrays, or on each of the stack's."""
@@ -248,6 +257,8 @@ class Part:
                 value = tf.where(block.broadcast(accept, value), value, before)
             if self.rows is not None or (block.stacked and not name):
                 left[name] = value
+            elif name:
+                self.store(name, value)
             else:
                 variable.assign(value)
         return left

@@ -66,7 +66,7 @@ def _check_rules(cells: Sequence[Cell]) -> None:
         if reason:
             refused.setdefault(reason, []).append(f"{cell.path} {tuple(cell.variable.shape)}")
     if refused:
-        told = " ".join(f"{reason} Received: {which}." for reason, which in refused.items())
+        told = " ".join(f"{why}. Received: {', '.join(v)}." for why, v in refused.items())
         raise ValueError(
             f"{told} td.Partition gives them another optimizer: "
             "td.Partition([(td.masks.matrices, ...), (None, td.AdamW())])."

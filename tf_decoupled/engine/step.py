@@ -51,9 +51,8 @@ def pair(optimizer: Any, grads: list, variables: list) -> list[tuple[Key, Any]]:
         own = [given.get(cells.index(cell.variable)) for cell in block.cells]
         present = tuple(g is not None for g in own)
         if any(present):
-            own = [
-                g if g is None else _checked(g, c) for g, c in zip(own, block.cells, strict=True)
-            ]
+            own = zip(own, block.cells, strict=True)
+            own = [_checked(g, cell) for g, cell in own if g is not None]
             pairs.append((Key(number, None if all(present) else present), block.gather(own)))
     return pairs
 
@@ -100,12 +99,12 @@ def _update_devices(optimizer: Any, keys: tuple[Key, ...], grads: list) -> None:
     h = optimizer.hyperparameters_at(optimizer.iterations)
     numbers = {name: n for concern in optimizer.order for name, n in concern.numbers().items()}
     for replica in replicas.parts(optimizer.anchor):
-        blocks = [optimizer.blocks[key.block].on(replica) for key in keys]
+        blocks = [optimizer.blocks[key.block].on(replica, key.present) for key in keys]
         local = [slices.summed(replicas.component(g, replica)) for g in grads]
         values = [block.values() for block in blocks]
         taken, results, left = optimizer.compiled_compute(keys, replica, values, local, h, numbers)
-        for block, key, g, rest in zip(blocks, keys, local, left, strict=True):
-            block.assign_values(rest, key, getattr(g, "rows", None))
+        for block, g, rest in zip(blocks, local, left, strict=True):
+            block.assign_values(rest, getattr(g, "rows", None))
     for concern in optimizer.order:
         concern.after(taken, results)
     optimizer.count(taken, results)
@@ -121,8 +120,8 @@ def compute(
     """
     parts = []
     for key, value, g in zip(keys, values, grads, strict=True):
-        block = optimizer.blocks[key.block].on(replica)
-        parts.append(Part(block, g, value, key.present))
+        block = optimizer.blocks[key.block].on(replica, key.present)
+        parts.append(Part(block, g, value))
     step = Step(optimizer, h, numbers, parts)
     for concern in optimizer.order:
         concern.before(step)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from tf_decoupled.engine import replicas, step
-from tf_decoupled.engine.blocks import Key
+from tf_decoupled.engine.blocks import Key, Part
 from tf_decoupled.engine.concern import Concern, Counter, public, refuse_replacing
 from tf_decoupled.engine.hyperparameters import Steps
 from tf_decoupled.engine.state import Slot, Slots, tf_variable, zeros
@@ -83,14 +83,11 @@ class Accumulation(Concern):
 
     def _add(self, keys: tuple, replica: int | None, grads: list) -> None:
         for key, g in zip(keys, grads, strict=True):
-            block = self.optimizer.blocks[key.block].on(replica)
-            total = block.stored[SUM]
-            if block.overwrites:
-                total.assign(tf.maximum(total, g))
-            else:
-                total.assign_add(g)
-            came = 1.0 if key.present is None else tf.cast(key.present, block.precision)
-            block.stored[COUNT].assign_add(tf.zeros_like(block.stored[COUNT]) + came)
+            block = self.optimizer.blocks[key.block].on(replica, key.present)
+            part = Part(block)
+            total, count = part.kept(SUM), part.kept(COUNT)
+            part.store(SUM, tf.maximum(total, g) if block.overwrites else total + g)
+            part.store(COUNT, count + 1.0)
 
     @public
     def flush_accumulated(self) -> None:
@@ -118,5 +115,4 @@ class Accumulation(Concern):
                 part.g = part.g / tf.cast(step.numbers["micro_steps"], part.g.dtype)
             with tf.control_dependencies([part.present]):
                 for name in (SUM, COUNT):
-                    variable = part.block.stored[name]
-                    variable.assign(tf.zeros(variable.shape, variable.dtype))
+                    part.store(name, tf.zeros_like(part.kept(name)))
