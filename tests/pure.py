@@ -48,27 +48,31 @@ def seen(h):
 
 def shared_of(rule, dtype):
     """The scalars of the rule, and of those inside of it."""
-    own = started(rule.shared(), None, dtype) if hasattr(rule, "shared") else {}
+    own = started(rule.shared(), None, dtype)
     inner = getattr(rule, "inner", None)
     return own if inner is None else own | dict(inner=shared_of(inner, dtype))
 
 
+def joined(h, shared):
+    """`h` with the shared scalars of the rule and of those inside of it."""
+    inside = lambda name, x: joined(h[name], x) if isinstance(x, dict) else x  # noqa: E731
+    return h | {name: inside(name, x) for name, x in shared.items()}
+
+
 def combined(rule, h, shared, variables):
-    """`h` with the results of `combine`, the inner rule's first; and the new shared scalars."""
-    after = {}
-    if "inner" in shared:
-        inside = [(p, g, s.inner) for p, g, s in variables]
-        inner, after["inner"] = combined(rule.inner, h["inner"], shared["inner"], inside)
-        h = h | dict(inner=inner)
-    if not hasattr(rule, "reduce"):
-        return h, after
-    h = h | {name: value for name, value in shared.items() if name != "inner"}
+    """`h` with the results of `combine`, the inner rule's last; and the new shared scalars."""
+    h = joined(h, shared)
     now = seen(h)
     parts = [rule.reduce(p, g, s, now) for p, g, s in variables]
     sums = {name: tf.add_n([part[name] for part in parts]) for name in parts[0]}
     results = rule.combine(namespace(sums), now)
-    after |= {name: results.get(name, shared[name]) for name in rule.shared()}
-    return h | results, after
+    after = {name: results.get(name, shared[name]) for name in rule.shared()}
+    h = h | results
+    if "inner" in shared:
+        inside = [(p, g, s.inner) for p, g, s in variables]
+        inner, after["inner"] = combined(rule.inner, h["inner"], shared["inner"], inside)
+        h = h | dict(inner=inner)
+    return h, after
 
 
 def step(rule, p, g, slots, h):

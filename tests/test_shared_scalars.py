@@ -9,6 +9,7 @@ from cases import gradients, mirrored, run, run_mirrored, state_of, variables
 from probes import PROBES, Pooled, crossed, leading, pooled
 
 import tf_decoupled as td
+from tf_decoupled.engine.state import Slot
 
 every = pytest.mark.parametrize("case", PROBES, ids=lambda case: case.name)
 sums = pytest.mark.parametrize("case", [pooled, leading], ids=lambda case: case.name)
@@ -44,6 +45,32 @@ def test_the_engine_steps_as_the_pure_functions_do(case, stacked):
     now = pure.last(case.make(weight_decay=0.3), start, grads, tf.float32)
     close(ours, now.values, 1e-6)
     assert_same(scalars(optimizer), pure.flat(now.shared), 1e-6)
+
+
+class Looking(td.Wrapper):
+    """Keeps the norm of the rule inside as its own `combine` sees it."""
+
+    def init(self, p):
+        return dict(inner=self.inner.init(p))
+
+    def shared(self):
+        return dict(noted=Slot((), 0.0))
+
+    def combine(self, sums, h):
+        return dict(noted=h.inner.norm)
+
+    def step(self, p, g, s, h):
+        p, inner = self.inner.step(p, g, s.inner, h.inner)
+        return p, dict(inner=inner)
+
+
+def test_a_wrapper_combines_before_the_rule_inside_of_it():
+    grads, optimizer = gradients(SHAPES, steps=3), Looking(pooled.make())
+    run(optimizer, variables(SHAPES), grads)
+    start, rule = [v.numpy() for v in variables(SHAPES)], Looking(pooled.make())
+    *_, before, now = (x.shared for x in pure.steps(rule, start, grads, tf.float32))
+    assert_same(scalars(optimizer), pure.flat(now), 1e-6)
+    np.testing.assert_allclose(optimizer.noted, before["inner"]["norm"], rtol=1e-6)
 
 
 @sums
