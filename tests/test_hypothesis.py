@@ -240,8 +240,9 @@ def test_any_sparse_gradient_is_the_dense_one_bit_for_bit(case, pair):
 
 @examples(4)
 @given(
-    case=st.sampled_from(TAKING_ALL), pairs=st.lists(slices(st.just((4, 3))), min_size=2, max_size=3)
-)  # fmt: skip
+    case=st.sampled_from(TAKING_ALL),
+    pairs=st.lists(slices(st.just((4, 3))), min_size=2, max_size=3),
+)
 def test_a_graph_takes_any_number_of_rows(case, pairs):
     (sparse, trained), (dense, expected) = ((case.make(), variables([(4, 3)])) for _ in range(2))
 

@@ -192,7 +192,6 @@ def test_averages_and_evaluation_weights_go_together_with_them():
     close(trainable, before, 0)
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="a short name reads as a misspelling")
 def test_a_shared_scalar_of_a_rule_inside_may_have_a_short_name():
     optimizer = td.Lookahead(td.Prodigy(d0=0.01, jit_compile=False))
     run(optimizer, variables(SHAPES), gradients(SHAPES, steps=2))

@@ -58,21 +58,17 @@ class Block:
             self.stored = {name: self._made(name) for name in (*self.slots, *self.kept)}
         for i, cell in enumerate(self.cells):
             for name, variable in self.stored.items():
-                name_alone = slot_name(cell.path, name)
-                cell.stored[name] = Piece(variable, i, name_alone) if self.stacked else variable
+                alone = slot_name(cell.path, name)
+                cell.stored[name] = Piece(variable, i, alone) if self.stacked else variable
 
     def _made(self, name: str) -> keras.Variable:
         slots = [(cell.slots | cell.kept)[name] for cell in self.cells]
         slot, n = slots[0], len(slots)
-        start = [each.initial for each in slots]
-        if len(set(map(str, start))) == 1:
-            initializer = keras.initializers.Constant(start[0])
-        else:
-            values = np.reshape(start, (n,) + (1,) * len(slot.shape) if self.stacked else ())
-            initializer = lambda shape, dtype: tf.cast(tf.broadcast_to(values, shape), dtype)  # noqa: E731
+        each = (n, *[1] * len(slot.shape)) if self.stacked else ()
+        start = np.reshape([slot.initial for slot in slots], each)
         path = self.cells[0].path if n == 1 else f"{self.cells[0].path}_and_{n - 1}_more"
         return keras.Variable(
-            initializer,
+            lambda shape, dtype: tf.broadcast_to(tf.constant(start, dtype), shape),
             shape=(n, *slot.shape) if self.stacked else slot.shape,
             dtype=slot.dtype or self.precision.name,
             trainable=False,

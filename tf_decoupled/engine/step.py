@@ -24,8 +24,7 @@ from tf_decoupled.masks import path_of
 
 def take(optimizer: Any, grads: list, variables: list) -> None:
     """One call of `apply`: a step, or a part of one."""
-    pairs = pair(optimizer, grads, variables)
-    update = chain(optimizer)  # which also checks that the loss was scaled, if there is nothing
+    pairs, update = pair(optimizer, grads, variables), chain(optimizer)
     if pairs:
         update(pairs)
 
@@ -86,12 +85,10 @@ def chain(optimizer: Any, inside_of: Any = None) -> Callable[[list], None]:
 
 def _update(optimizer: Any, pairs: list[tuple[Key, Any]]) -> None:
     """One update: gradients become the same on all replicas, and each device does it."""
-    own = [optimizer.blocks[key.block].overwrites for key, _ in pairs]
-    summed = iter(replicas.all_reduce([g for (_, g), o in zip(pairs, own, strict=True) if not o]))
     keys = tuple(key for key, _ in pairs)
-    grads = [
-        replicas.largest(g) if o else next(summed) for (_, g), o in zip(pairs, own, strict=True)
-    ]
+    own = {i for i, key in enumerate(keys) if optimizer.blocks[key.block].overwrites}
+    summed = iter(replicas.all_reduce([g for i, (_, g) in enumerate(pairs) if i not in own]))
+    grads = [replicas.largest(g) if i in own else next(summed) for i, (_, g) in enumerate(pairs)]
     replicas.once(lambda grads: _update_devices(optimizer, keys, grads), grads)
 
 

@@ -86,7 +86,7 @@ class Muon(Optimizer):
 
     def refuses(self, p):
         if len(p.shape) < 2:
-            return "Muon steps matrices, and kernels of more axes: a vector has no singular values."
+            return "Muon steps matrices, and kernels of more axes: a vector has no singular values"
         return None
 
     def init(self, p):
