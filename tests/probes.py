@@ -134,7 +134,7 @@ class Crossed(td.Optimizer):
     """u: each entry of g less the mean of its column. It refuses vectors, and has no slots."""
 
     def refuses(self, p):
-        return "Crossed steps matrices." if len(p.shape) < 2 else None
+        return "Crossed steps matrices" if len(p.shape) < 2 else None
 
     def update(self, p, g, s, h):
         return g - tf.reduce_mean(g, -2, keepdims=True), {}

@@ -174,7 +174,10 @@ def values(trainable):
 # Gradients: some missing, sparse, tiny, huge, scaled.
 
 
-@every
+APART = [c for c in TAKING_ALL if not any(rule.reduces() for _, rule in c.make().rules())]
+
+
+@pytest.mark.parametrize("case", APART, ids=lambda case: case.name)  # sums see all gradients
 @examples(4)
 @given(problem=holed())
 def test_none_gradients_leave_their_variable_and_slots_and_don_t_touch_the_others(case, problem):

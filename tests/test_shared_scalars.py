@@ -200,7 +200,7 @@ def test_a_shared_scalar_of_a_rule_inside_may_have_a_short_name():
 
 def test_a_rule_that_refuses_a_variable_names_it_and_where_it_may_go():
     optimizer, trainable = crossed.make(), variables([(2, 3), (4,), ()])
-    with pytest.raises(ValueError, match=r"matrices\. Received: .*v1 \(4,\)', 'v2 \(\)") as error:
+    with pytest.raises(ValueError, match=r"matrices\. Received: v1 \(4,\), v2 \(\)\.") as error:
         optimizer.build(trainable)
     assert "td.Partition" in str(error.value) and "v0" not in str(error.value)
     assert len(optimizer.cells) == len(optimizer.blocks) == 0

@@ -180,7 +180,7 @@ class ExportedPiece(tf.Module):
     """A piece of a stack in a SavedModel: `read_value()` and `assign(value)`, as a variable has."""
 
     def __init__(self, piece: Piece):
-        super().__init__(name=piece.name)
+        super().__init__()
         self.shape, self.dtype, self.array = piece.shape, tf.as_dtype(piece.dtype), piece.array
         spec = tf.TensorSpec(piece.shape, self.dtype)
         self.read_value = tf.function(piece.read_value, [], autograph=False)
