@@ -63,12 +63,12 @@ def all_reduce(tensors: list) -> list:
     """The sums over all replicas, in one batch: of gradients, or of variables that each one has."""
     context, strategy = tf.distribute.get_replica_context(), tf.distribute.get_strategy()
     alone = strategy.num_replicas_in_sync == 1
-    of_variables = any(isinstance(t, tf.Variable) for t in tensors)
-    if context is None and of_variables and not alone:
+    if context is None and any(isinstance(t, tf.Variable) for t in tensors):
+        if alone:
+            return [tf.convert_to_tensor(components(v)[0]) for v in tensors]
         pairs = [(v, v) for v in tensors]
         return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
-    if of_variables and alone:
-        return [tf.convert_to_tensor(components(v)[0]) for v in tensors]
+    tensors = [tf.convert_to_tensor(t) if isinstance(t, tf.Variable) else t for t in tensors]
     if context is None or alone or not tensors:
         return tensors
     # On the replica's device, also what was an argument.

@@ -206,7 +206,11 @@ class Saved:
             if name in live and not value.shape:
                 owner, each = live[name]
                 each.check(value.item(), owner)
-            elif name in ("iterations", *self.starts) and np.any(value < 0):
+            elif (
+                name in ("iterations", *self.starts)
+                and np.issubdtype(value.dtype, np.integer)
+                and np.any(value < 0)
+            ):
                 raise ValueError(f"`{name}` counts, and can't be negative. Received: {value!r}")
 
     def is_of_another_kind(self, state: State) -> bool:
