@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import gradients, mirrored
+from cases import gradients, run_mirrored
 
 import tf_decoupled as td
 from tf_decoupled.engine import stacking
@@ -124,16 +124,7 @@ def test_a_stack_resumes_bit_for_bit_and_late_variables_stand_by_themselves():
 def test_a_stack_is_replicated():
     grads, make = gradients(SHAPES, 4), MAKERS["everything"]
     expected, one = stepped(make, grads)
-    with mirrored().scope():
-        trainable, optimizer = named(), make()
-        optimizer.build(trainable)
-
-    @tf.function
-    def step(gs):
-        mirrored().run(lambda gs: optimizer.apply([g / 2 for g in gs], trainable), (gs,))
-
-    for gs in grads:
-        step([tf.constant(g) for g in gs])
+    trainable, optimizer = run_mirrored(make, grads, SHAPES)
     assert len(optimizer.blocks) == 3
     for a, b in zip(trainable, expected, strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-6)

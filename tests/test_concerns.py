@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import gradients, mirrored, variables
+from cases import gradients, run_mirrored, variables
 
 import tf_decoupled as td
 from tf_decoupled.engine.concern import Concern, Counter, public
@@ -173,17 +173,8 @@ def test_a_concern_from_outside_is_saved_accumulated_and_replicated():
     for a, b in zip(stepped(accumulating, twice), expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
-    with mirrored().scope():
-        trainable = variables([(2, 3), (2, 3), (4,)])
-        replicated = HalvingSGD(0.1, largest_entry=1.0)
-        replicated.build(trainable)
-
-    @tf.function
-    def step(gs):
-        mirrored().run(lambda gs: replicated.apply([g / 2 for g in gs], trainable), (gs,))
-
-    for gs in GRADIENTS:
-        step([tf.constant(g) for g in gs])
+    make = lambda: HalvingSGD(0.1, largest_entry=1.0)  # noqa: E731
+    trainable, replicated = run_mirrored(make, GRADIENTS, [(2, 3), (2, 3), (4,)])
     for a, b in zip(trainable, expected, strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6)
     assert replicated.halvings.numpy() == whole.halvings.numpy()

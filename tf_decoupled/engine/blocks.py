@@ -203,6 +203,14 @@ class Part:
         else:
             variable.scatter_update(tf.IndexedSlices(value, index))
 
+    def add(self, name: str, value: tf.Tensor) -> None:
+        """Adds to what is kept, at once: another worker may do so at the same time."""
+        variable, index = self.block.stored[name], self.block.index
+        if index is None:
+            variable.assign_add(value)
+        else:
+            variable.scatter_add(tf.IndexedSlices(value, index))
+
     def _read(self, variable: tf.Variable) -> tf.Tensor:
         index = self.block.index if self.rows is None else self.rows.rows
         if index is None or not variable.shape.rank:
@@ -244,22 +252,15 @@ class Part:
         Where `accept` is false, or a variable has no gradient, all stays what it is.
         """
         left, block = {}, self.block
-        accept = both(accept, self.present)
+        accepts = [each for each in (accept, self.present) if each is not None]
         for name, value in {VALUE: self.p, **self.s, **self.new}.items():
             variable = block.stored[name] if name else block.variables[0]
             value = tf.cast(value, variable.dtype)
-            if accept is not None:
+            for each in accepts:
                 before = self.kept(name) if name else self.raw
-                value = tf.where(block.broadcast(accept, value), value, before)
+                value = tf.where(block.broadcast(each, value), value, before)
             if self.rows is not None or (block.stacked and not name):
                 left[name] = value
-            elif name:
-                self.store(name, value)
             else:
-                variable.assign(value)
+                self.store(name, value) if name else variable.assign(value)
         return left
-
-
-def both(left: tf.Tensor | None, right: tf.Tensor | None) -> tf.Tensor | None:
-    """left and right; None stands for true."""
-    return right if left is None else (left if right is None else left & right)

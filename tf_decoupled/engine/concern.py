@@ -49,6 +49,7 @@ class Concern:
     declared: ClassVar[dict[str, Hyperparameter]] = {}
     counters: ClassVar[dict[str, Counter]] = {}
     needs_finite_gradients = False  # whether a step with a NaN in a gradient must change nothing
+    of_whole_arrays: ClassVar[tuple[str, ...]] = ()  # arguments that single rows won't do for
     keeps_rows = False  # whether what it keeps is of single rows, and sparse gradients stay sparse
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -69,7 +70,7 @@ class Concern:
     @classmethod
     def needs_whole_arrays(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments for which single rows of a variable won't do."""
-        return {}
+        return {name: given[name] for name in cls.of_whole_arrays if cls.asked(given)}
 
     @classmethod
     def asked(cls, given: Mapping[str, Any]) -> bool:
@@ -143,6 +144,10 @@ class Concerns:
     def __iter__(self) -> Iterator[Concern]:
         """Those that are active."""
         return (concern for concern in self.all if concern.active)
+
+    def numbers(self) -> dict[str, tf.Tensor]:
+        """What they need of counters, by name."""
+        return {name: number for each in self for name, number in each.numbers().items()}
 
     def of(self, cls: type[Concern]) -> Concern:
         return next(concern for concern in self.all if isinstance(concern, cls))

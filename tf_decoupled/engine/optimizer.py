@@ -18,7 +18,7 @@ from tf_decoupled.engine.persistence.checkpoints import Layout
 from tf_decoupled.engine.persistence.restoring import Restoring
 from tf_decoupled.engine.persistence.saving import Saved
 from tf_decoupled.engine.rule import Rule
-from tf_decoupled.engine.state import Cell, Cells, ref_of, tf_variable
+from tf_decoupled.engine.state import Cell, Cells, place_of, ref_of, tf_variable
 
 OF_THE_STEP = ("state_dtype", "jit_compile")  # the arguments of no rule and no concern
 
@@ -170,11 +170,9 @@ class Optimizer(
 
     def add_counters(self) -> None:
         """Makes the counters that rules and concerns ask for, each once."""
-        for branch, member in self.branches():
-            for place, rule in member.tree():
-                for name, slot in rule.shared().items():
-                    path = "/".join(filter(None, (branch, place, name)))
-                    self.add_counter(path, slot.initial, slot.dtype or "float32")
+        for place, rule in self.rules():
+            for name, slot in rule.shared().items():
+                self.add_counter(place_of(place, name), slot.initial, slot.dtype or "float32")
         for each in self.order.all:
             for name, counter in each.wanted().items():
                 self.add_counter(name, counter.start, counter.dtype)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tf_decoupled import masks
 from tf_decoupled.engine import decay
 from tf_decoupled.engine.hyperparameters import Declared, Hyperparameter, Scalar, resolve
-from tf_decoupled.engine.state import Slot, Slots
+from tf_decoupled.engine.state import Slot, Slots, place_of
 
 
 class Rule(Declared):
@@ -113,7 +113,7 @@ class Rule(Declared):
         """All rules inside of this one, and itself if it is one, with their places."""
         for branch, member in self.branches():
             for place, rule in member.tree():
-                yield "/".join(filter(None, (branch, place))), rule
+                yield place_of(branch, place), rule
 
     def innermost(self) -> "Rule":
         """The rule whose rate, decay and mask count: itself, unless it wraps one."""

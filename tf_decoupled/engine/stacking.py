@@ -80,8 +80,7 @@ def _is_mapped(optimizer: Any, cell: Cell) -> bool:
     def trial(zeros: tf.Tensor) -> tf.Tensor:
         part = Trial(block, zeros)
         h = optimizer.hyperparameters_at(optimizer.iterations)
-        numbers = {name: n for each in optimizer.order for name, n in each.numbers().items()}
-        step = Step(optimizer, h, numbers, [part])
+        step = Step(optimizer, h, optimizer.order.numbers(), [part])
         for concern in optimizer.order:
             if concern.mapped() is not None:
                 concern.before(step)

@@ -56,10 +56,10 @@ class Cell:
 
     rule: what steps it, the optimizer or a member of it; `branch` names the rule's place among the
     hyperparameters. decays, reason: whether it decays and why. numbers: what each rule has
-    measured of it, by `id`. by_rows: whether its sparse
-    gradients stay sparse. slots: the rule's. kept: what concerns keep beside it. stored: by the
-    name of a slot, what holds its value. position: among the variables of the first build; None for
-    one that came later.
+    measured of it, by the rule's `id`. overwrites: whether it becomes its gradient. by_rows:
+    whether its sparse gradients stay sparse. slots: the rule's. kept: what concerns keep beside it.
+    stored: by the name of a slot, what holds its value. position: among the variables of the first
+    build; None for one that came later.
     """
 
     position: int | None = None
@@ -133,6 +133,11 @@ def tf_variable(variable: Any) -> tf.Variable:
 def ref_of(variable: Any) -> Any:
     """What tells a variable from all others, to be the key of a mapping."""
     return tf_variable(variable).ref()
+
+
+def place_of(*parts: str) -> str:
+    """Parts of a path, some of which may be empty, as one: "members/0/inner"."""
+    return "/".join(filter(None, parts))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -93,8 +93,7 @@ def _update(optimizer: Any, pairs: list[tuple[Key, Any]]) -> None:
 
 
 def _update_devices(optimizer: Any, keys: tuple[Key, ...], grads: list) -> None:
-    h = optimizer.hyperparameters_at(optimizer.iterations)
-    numbers = {name: n for concern in optimizer.order for name, n in concern.numbers().items()}
+    h, numbers = optimizer.hyperparameters_at(optimizer.iterations), optimizer.order.numbers()
     for replica in replicas.parts(optimizer.anchor):
         blocks = [optimizer.blocks[key.block].on(replica, key.present) for key in keys]
         local = [slices.summed(replicas.component(g, replica)) for g in grads]
@@ -115,10 +114,8 @@ def compute(
     Returns whether the step was taken, what concerns want `after` it, and what is still to be
     assigned: stacks are taken apart outside, and XLA would copy a variable to change its rows.
     """
-    parts = []
-    for key, value, g in zip(keys, values, grads, strict=True):
-        block = optimizer.blocks[key.block].on(replica, key.present)
-        parts.append(Part(block, g, value))
+    blocks = [optimizer.blocks[key.block].on(replica, key.present) for key in keys]
+    parts = [Part(*each) for each in zip(blocks, grads, values, strict=True)]
     step = Step(optimizer, h, numbers, parts)
     for concern in optimizer.order:
         concern.before(step)

@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_decoupled.engine.hyperparameters import corrected, namespace
-from tf_decoupled.engine.state import nest
+from tf_decoupled.engine.state import nest, place_of
 
 
 def reduce(step: Any) -> None:
@@ -24,7 +24,7 @@ def _reduce(step: Any, rule: Any, branch: str, place: str, parts: list) -> None:
     for name in rule.shared():
         new = joined.get(name, own[name])
         new = new if step.accept is None else tf.where(step.accept, new, own[name])
-        step.results["/".join(filter(None, (branch, place, name)))] = new
+        step.results[place_of(branch, place, name)] = new
     step.join(own, joined)
 
 

@@ -29,18 +29,11 @@ class Accumulation(Concern):
     gradient_accumulation_steps: Steps = None
 
     counters: ClassVar = {"micro_steps": Counter(absent=0)}
+    of_whole_arrays: ClassVar = ("gradient_accumulation_steps",)
 
     def __init__(self, optimizer: Any):
         super().__init__(optimizer)
         self.add = replicas.compiled(self._add, optimizer.jit_compile)
-
-    @classmethod
-    def needs_whole_arrays(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return (
-            {"gradient_accumulation_steps": given["gradient_accumulation_steps"]}
-            if cls.asked(given)
-            else {}
-        )
 
     @classmethod
     def asked(cls, given: dict[str, Any]) -> bool:
@@ -85,9 +78,11 @@ class Accumulation(Concern):
         for key, g in zip(keys, grads, strict=True):
             block = self.optimizer.blocks[key.block].on(replica, key.present)
             part = Part(block)
-            total, count = part.kept(SUM), part.kept(COUNT)
-            part.store(SUM, tf.maximum(total, g) if block.overwrites else total + g)
-            part.store(COUNT, count + 1.0)
+            if block.overwrites:
+                part.store(SUM, tf.maximum(part.kept(SUM), g))
+            else:
+                part.add(SUM, g)
+            part.add(COUNT, tf.ones_like(part.kept(COUNT)))
 
     @public
     def flush_accumulated(self) -> None:

@@ -1,6 +1,6 @@
 """Moving averages of the variables: kept beside them, and what they are for evaluation."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -29,9 +29,7 @@ class Averages(Concern):
     ema_warmup: bool = False
     ema_overwrite_frequency: Steps = None
 
-    @classmethod
-    def needs_whole_arrays(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return {"use_ema": given["use_ema"]} if cls.asked(given) else {}
+    of_whole_arrays: ClassVar = ("use_ema",)
 
     @classmethod
     def asked(cls, given: dict[str, Any]) -> bool:

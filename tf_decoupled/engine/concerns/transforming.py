@@ -1,7 +1,7 @@
 """Gradient transforms: the user's sequence of them, after clipping."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from tf_decoupled.engine.concern import Concern
 from tf_decoupled.engine.hyperparameters import namespace
@@ -20,6 +20,8 @@ class Transforms(Concern):
 
     gradient_transforms: tuple = ()
 
+    of_whole_arrays: ClassVar = ("gradient_transforms",)
+
     @classmethod
     def interpret(cls, given: dict[str, Any], optimizer: type) -> dict[str, Any]:
         transforms = given["gradient_transforms"]
@@ -30,10 +32,6 @@ class Transforms(Concern):
                 f"Received: gradient_transforms={transforms!r}"
             )
         return given | dict(gradient_transforms=tuple(transforms))
-
-    @classmethod
-    def needs_whole_arrays(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return {"gradient_transforms": given["gradient_transforms"]} if cls.asked(given) else {}
 
     @classmethod
     def asked(cls, given: Mapping[str, Any]) -> bool:
