@@ -63,6 +63,7 @@ MAY_IMPORT = {
 SAME_LAYER = {
     *(("adam", "adamw"), ("sgd", "sgdw"), ("lookahead", "wrapper"), ("schedule_free", "wrapper")),
     *(("layerwise_decay", "wrapper"), ("rate_multipliers", "wrapper"), ("partition", "wrapper")),
+    *(("mechanic", "wrapper"), ("iterate_average", "wrapper")),
     *(("keras", "keras_sources"), ("keras", "resuming"), ("torch", "layouts")),
     *(("torch", "resuming"), ("torch", "torch_groups"), ("checkpoints", "saved_state")),
     *(("restoring", "saved_state"), ("restoring", "naming"), ("saving", "naming")),

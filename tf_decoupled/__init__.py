@@ -29,6 +29,10 @@ from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.optimizers.adafactor import Adafactor
 from tf_decoupled.optimizers.adam import Adam
 from tf_decoupled.optimizers.adamw import AdamW
+from tf_decoupled.optimizers.cocob import COCOB
+from tf_decoupled.optimizers.dadapt_adamw import DAdaptAdamW
+from tf_decoupled.optimizers.dog import DoG
+from tf_decoupled.optimizers.dowg import DoWG
 from tf_decoupled.optimizers.lamb import LAMB
 from tf_decoupled.optimizers.lion import Lion
 from tf_decoupled.optimizers.muon import Muon
@@ -36,8 +40,10 @@ from tf_decoupled.optimizers.prodigy import Prodigy
 from tf_decoupled.optimizers.sgd import SGD
 from tf_decoupled.optimizers.sgdw import SGDW
 from tf_decoupled.wrappers.decouple import decouple
+from tf_decoupled.wrappers.iterate_average import IterateAverage
 from tf_decoupled.wrappers.layerwise_decay import LayerwiseDecay
 from tf_decoupled.wrappers.lookahead import Lookahead
+from tf_decoupled.wrappers.mechanic import Mechanic
 from tf_decoupled.wrappers.partition import Partition
 from tf_decoupled.wrappers.rate_multipliers import RateMultipliers
 from tf_decoupled.wrappers.schedule_free import ScheduleFree
@@ -46,6 +52,7 @@ from tf_decoupled.wrappers.wrapper import Wrapper
 __version__ = "0.1.0"
 
 __all__ = [
+    "COCOB",
     "LAMB",
     "SGD",
     "SGDW",
@@ -53,10 +60,15 @@ __all__ = [
     "Adam",
     "AdamW",
     "Beta",
+    "DAdaptAdamW",
+    "DoG",
+    "DoWG",
     "DynamicLossScale",
+    "IterateAverage",
     "LayerwiseDecay",
     "Lion",
     "Lookahead",
+    "Mechanic",
     "Muon",
     "NormalizedDecay",
     "Optimizer",
