@@ -42,7 +42,10 @@ def evaluated(rule, now):
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_what_is_evaluated_is_the_mean_of_the_inner_rule_s_values(inner, options):
     rule, path = IterateAverage(INNER[inner](), **options), steps(INNER[inner](), starts(), grads())
-    taken, (start, period) = [], (options.get("start_averaging", 1), options.get("average_period", 1))
+    taken, (start, period) = (
+        [],
+        (options.get("start_averaging", 1), options.get("average_period", 1)),
+    )
     for t, (now, plain) in enumerate(zip(steps(rule, starts(), grads()), path, strict=True), 1):
         if t >= start and (t - start) % period == 0:
             taken.append(plain.values)
@@ -88,7 +91,10 @@ def test_the_period_is_live_and_what_was_taken_stays():
     h = seen(hyperparameters(rule, 6, tf.float64))
     assert int(h.average_period) == 1
     rule.average_period = 7
-    p, s = tf.zeros(2, tf.float64), dict(mean=tf.ones(2, tf.float64), count=tf.constant(3.0, "double"))
+    p, s = (
+        tf.zeros(2, tf.float64),
+        dict(mean=tf.ones(2, tf.float64), count=tf.constant(3.0, "double")),
+    )
     s |= dict(trained=p, inner=dict(m=p))
     for at, due in ((6, False), (7, True)):
         h = seen(hyperparameters(rule, at, tf.float64))
@@ -117,20 +123,6 @@ def test_an_optimizer_puts_the_means_in_and_trains_on_where_it_was(window):
             optimizer.apply([tf.constant(g) for g in gs], trainable)
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
-
-
-def test_the_means_of_noisy_training_are_nearer_to_the_minimum():
-    """Half the squared distance to 0, with noise: a plain mean forgets it, the last value can't."""
-    rng, rule = np.random.default_rng(3), IterateAverage(td.SGD(0.5), start_averaging=20)
-    p = [tf.zeros(50, tf.float64)]
-    noise = [[rng.normal(size=50)] for _ in range(200)]
-    from pure import shared_of, started, step_all
-
-    slots, shared = [started(rule.init(p[0]), p[0], tf.float64)], shared_of(rule, tf.float64)
-    for at, (n,) in enumerate(noise):
-        p, slots, shared, h = step_all(rule, p, [p[0] + n], slots, shared, at)
-    mean = rule.evaluation(p[0], namespace(slots[0]), h)
-    assert np.linalg.norm(mean) < 0.3 * np.linalg.norm(p[0])
 
 
 def test_fit_ends_with_the_means():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import references
 import tensorflow as tf
-from pure import last, namespace, shared_of, started, step_all, steps
+from pure import descend, last, namespace, onward, steps
 
 import tf_decoupled as td
 
@@ -54,7 +54,9 @@ def path(rule, *args, **kwargs):
 def numbers(rule, options):
     """The live ones, as float32 holds them, for a reference."""
     given = rule(**options)
-    return {n: np.asarray(getattr(given, n)).item() for n in ("epsilon", "alpha") if hasattr(rule, n)}
+    return {
+        n: np.asarray(getattr(given, n)).item() for n in ("epsilon", "alpha") if hasattr(rule, n)
+    }
 
 
 @summing
@@ -125,7 +127,7 @@ def estimates(now):
 @every
 def test_estimates_never_fall(rule, options):
     path = [estimates(now) for now in steps(rule(**options), starts(), downhill() + rough())]
-    assert np.min(np.diff(path, axis=0)) >= 0 and np.all(path[-1] > path[0])
+    assert np.min(np.diff(path, axis=0)) >= 0 and np.any(path[-1] > 2 * path[0])
 
 
 def test_d_grows_no_faster_than_allowed():
@@ -148,23 +150,6 @@ def test_gradients_of_zero_move_nothing_and_leave_no_nan(rule, options, epsilon,
     assert np.all(np.isfinite(after)) and np.all(after != flat(now.values))
 
 
-def descend(rule, gradient, start, count):
-    """Where `count` steps along the gradient of a function lead, in one graph with a loop."""
-    start = [tf.constant(x, tf.float64) for x in start]
-
-    def body(at, values, slots, shared):
-        grads = [gradient(x) for x in values]
-        return [at + 1, *step_all(rule, values, grads, slots, shared, at)[:3]]
-
-    @tf.function(autograph=False)
-    def loop():
-        slots = [started(rule.init(p), p, tf.float64) for p in start]
-        begin = [0, start, slots, shared_of(rule, tf.float64)]
-        return tf.while_loop(lambda at, *_: at < count, body, begin)[1:3]
-
-    return loop()
-
-
 WITHOUT_RATE = [
     (td.COCOB, {}, 500),
     (td.DAdaptAdamW, {}, 1000),
@@ -176,33 +161,17 @@ WITHOUT_RATE = [
 
 @pytest.mark.parametrize("rule, options, count", WITHOUT_RATE, ids=str)
 def test_without_a_rate_it_finds_the_minimum_of_a_distance(rule, options, count):
-    """Of |x − 10| from 0, and of another with half the slope and far away."""
-    rule = rule(**options)
-    (near, far), slots = descend(
-        rule, lambda x: tf.sign(x - 10.0), [0.0, np.zeros(3)], count
-    )
-    near = rule.evaluation(near, namespace(slots[0]), None)
-    assert abs(float(near) - 10) < 0.5
-    far = rule.evaluation(far, namespace(slots[1]), None)
-    np.testing.assert_allclose(far, 10.0, atol=0.5)
+    """Of |x − 10| from 0, for a number and for three more that count as one."""
+    found = descend(rule(**options), [0.0, np.zeros(3)], lambda x: tf.sign(x - 10.0), count)
+    np.testing.assert_allclose(flat(found), 10.0, atol=0.5)
 
 
-@pytest.mark.parametrize("rule", [td.COCOB, td.DoG, td.DoWG])
-def test_what_moves_a_variable_from_outside_is_not_undone(rule):
-    rule, (first, *more) = rule(), downhill(count=5)
-    now = last(rule, starts(), [first])
-
-    def after(values):
-        slots, shared = now.slots, now.shared
-        for at, gs in enumerate(more, 1):
-            gs = [tf.constant(g) for g in gs]
-            values, slots, shared, _ = step_all(rule, values, gs, slots, shared, at)
-        return flat(values)
-
-    distance = after([p + 7.0 for p in now.values]) - after(now.values)
-    # DoG's rate may grow with it: then it goes further downhill, and no step is back.
-    assert rule.defines("reduce") or np.allclose(distance, 7.0, rtol=1e-12)
-    assert np.linalg.norm(distance) > 6.0 * math.sqrt(distance.size)
+def test_what_moves_a_variable_from_outside_is_not_undone():
+    rule, grads = td.COCOB(), downhill(count=5)
+    now = last(rule, starts(), grads[:1])
+    moved = onward(rule, now, [p + 7.0 for p in now.values], grads[1:], first=1)
+    stayed = onward(rule, now, now.values, grads[1:], first=1)
+    np.testing.assert_allclose(flat(moved) - flat(stayed), 7.0, rtol=1e-12)
 
 
 def test_decay_is_not_undone_either():
