@@ -182,7 +182,7 @@ def onward(rule, now, values, grads, first, dtype=tf.float64):
 
 
 def descend(rule, starts, gradient, count, dtype=tf.float64):
-    """What is evaluated after steps along the gradient of a function, from one graph with a loop."""
+    """What is evaluated after steps along a function's gradient, from one graph with a loop."""
     starts = [tf.constant(start, dtype) for start in starts]
 
     def body(at, values, slots, shared):
