@@ -78,5 +78,6 @@ class Mechanic(Wrapper):
     def step(self, p, g, s, h):
         after, inner = self.inner.step(p, g, s.inner, h.inner)
         delta = s.delta + (after - p)
-        moved = h.scale * delta - s.scale * s.delta
-        return p + moved, dict(delta=delta, scale=h.scale, inner=inner)
+        p = p + h.scale * delta - s.scale * s.delta
+        # `identity`: what a stack's rule returns must be made inside of it.
+        return p, dict(delta=delta, scale=tf.identity(h.scale), inner=inner)
