@@ -87,7 +87,7 @@ def mechanic(name, inner, **options):
     )
 
 
-SGDW = next(case for case in momentum.CASES if case.name == "SGDW")
+SGDW = Case(name="SGDW", **momentum.SGDW)
 TWICE = lookahead("Lookahead-SGDW", SGDW, sync_period=2)
 
 CASES = [
