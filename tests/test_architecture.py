@@ -60,6 +60,7 @@ MAY_IMPORT = {
         *("masks", "state", "persistence", "optimizer", "optimizers", "hyperparameters"),
     },
 }
+SCHEDULES = ("cosine", "cycles", "decays", "phases", "piecewise")
 SAME_LAYER = {
     *(("adam", "adamw"), ("sgd", "sgdw"), ("lookahead", "wrapper"), ("schedule_free", "wrapper")),
     *(("layerwise_decay", "wrapper"), ("rate_multipliers", "wrapper"), ("partition", "wrapper")),
@@ -67,6 +68,8 @@ SAME_LAYER = {
     *(("torch", "resuming"), ("torch", "torch_groups"), ("checkpoints", "saved_state")),
     *(("restoring", "saved_state"), ("restoring", "naming"), ("saving", "naming")),
     *(("saving", "saved_state"), ("saved_state", "naming")),
+    *((family, base) for family in SCHEDULES for base in ("curves", "kinds", "schedule")),
+    *(("schedule", "curves"), ("schedule", "kinds")),
 }
 
 
