@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "hyperparameters": {"arguments", "registry", "math"},
     "schedules": {"hyperparameters", "registry"},
     "decay": {"schedules", "hyperparameters"},
-    "transforms": {"math", "registry", "arguments", "hyperparameters"},
+    "transforms": {"math", "registry", "arguments", "hyperparameters", "state"},
     "state": set(),
     "pieces": {"state", "replicas"},
     "overwriting": set(),
