@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "schedules": {"hyperparameters", "registry"},
     "decay": {"schedules", "hyperparameters"},
     "transforms": {"math", "registry", "arguments", "hyperparameters", "state"},
+    "constraints": {"arguments", "hyperparameters", "registry"},
     "state": set(),
     "pieces": {"state", "replicas"},
     "overwriting": set(),

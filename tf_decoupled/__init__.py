@@ -20,7 +20,7 @@ if _backend != "tensorflow":
         f"Received: {_backend!r}"
     )
 
-from tf_decoupled import callbacks, export, importers, masks, schedules, transforms
+from tf_decoupled import callbacks, constraints, export, importers, masks, schedules, transforms
 from tf_decoupled.batch_norm import refresh_batch_norm
 from tf_decoupled.engine.concerns.loss_scale import DynamicLossScale
 from tf_decoupled.engine.decay import NormalizedDecay
@@ -69,6 +69,7 @@ __all__ = [
     "Steps",
     "Wrapper",
     "callbacks",
+    "constraints",
     "decouple",
     "export",
     "importers",
