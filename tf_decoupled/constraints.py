@@ -152,8 +152,6 @@ class L1Ball(Projection):
 def _on_simplex(rows: tf.Tensor, total: float) -> tf.Tensor:
     """Each row, projected."""
     rows -= tf.reduce_max(rows, -1, keepdims=True)  # which changes nothing but the rounding
-        rows, -1, keepdims=True
-    )  # one number for all changes nothing but rounding
     u = tf.sort(rows, -1, "DESCENDING")
     j = tf.range(1, rows.shape[-1] + 1, dtype=rows.dtype)
     τ = tf.reduce_max((tf.cumsum(u, -1) - total) / j, -1, keepdims=True)
