@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "masks": {"registry"},
     "layers": set(),
     "hyperparameters": {"arguments", "registry", "math"},
-    "schedules": {"hyperparameters", "registry"},
+    "schedules": {"hyperparameters", "registry", "replicas"},
     "decay": {"schedules", "hyperparameters"},
     "transforms": {"math", "registry", "arguments", "hyperparameters", "state"},
     "constraints": {"arguments", "hyperparameters", "registry"},
@@ -61,7 +61,7 @@ MAY_IMPORT = {
         *("masks", "state", "persistence", "optimizer", "optimizers", "hyperparameters"),
     },
 }
-SCHEDULES = ("cosine", "cycles", "decays", "phases", "piecewise")
+SCHEDULES = ("cosine", "cycles", "decays", "phases", "piecewise", "plateau")
 SAME_LAYER = {
     *(("adam", "adamw"), ("sgd", "sgdw"), ("lookahead", "wrapper"), ("schedule_free", "wrapper")),
     *(("layerwise_decay", "wrapper"), ("rate_multipliers", "wrapper"), ("partition", "wrapper")),

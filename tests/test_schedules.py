@@ -23,6 +23,7 @@ from tf_decoupled.schedules import (
     OneCycle,
     PiecewiseConstant,
     PiecewiseInterpolate,
+    Plateau,
     Polynomial,
     Warmup,
     WarmupStableDecay,
@@ -334,6 +335,11 @@ TABLE = {
         lambda n: stable(n, 0.3, 5, 2, LATE - 7, "1-sqrt"),
         [5, 7, LATE // 2],
     ),
+    "plateau that is not reached": (
+        lambda: Plateau(Linear(0.3, 50, 0.01), patience=3),
+        lambda n: line(n, 0.3, 0.01, 50),
+        [50],
+    ),
     "triangular": (
         lambda: Cyclical(0.01, 0.3, 12),
         lambda n: cyclical(n, 0.01, 0.3, 12),
@@ -594,6 +600,7 @@ LIVE = {
     Warmup: lambda v: Warmup(v, 2),
     Join: lambda v: Join([0.0, Cosine(v, 8)], [2]),
     InverseSquareRoot: InverseSquareRoot,
+    Plateau: lambda v: Plateau(Join([0.0, v], [2])),
     Polynomial: lambda v: Polynomial(v, 8, power=2),
     Exponential: lambda v: Exponential(v, 8, 0.5),
     InverseTime: lambda v: InverseTime(v, 8, 0.5),

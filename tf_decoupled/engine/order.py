@@ -8,6 +8,7 @@ from tf_decoupled.engine.concerns.constraints import Constraints
 from tf_decoupled.engine.concerns.evaluation import Evaluation
 from tf_decoupled.engine.concerns.loss_scale import LossScale
 from tf_decoupled.engine.concerns.nonfinite import Nonfinite
+from tf_decoupled.engine.concerns.plateaus import Plateaus
 from tf_decoupled.engine.concerns.precision import Precision
 from tf_decoupled.engine.concerns.rows import Rows
 from tf_decoupled.engine.concerns.transforming import Transforms
@@ -24,4 +25,5 @@ ORDER: tuple[type[Concern], ...] = (
     Constraints,
     Averages,
     Precision,
+    Plateaus,
 )

@@ -76,6 +76,14 @@ def all_reduce(tensors: list) -> list:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, local)
 
 
+def mean(tensor: tf.Tensor) -> tf.Tensor:
+    """The mean over all replicas; the tensor itself outside of replicas."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tensor
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.identity(tensor))
+
+
 def largest(tensor: tf.Tensor) -> tf.Tensor:
     """The largest over all replicas, entry by entry; the tensor itself outside of replicas."""
     context = tf.distribute.get_replica_context()

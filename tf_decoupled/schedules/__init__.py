@@ -21,6 +21,7 @@ from tf_decoupled.schedules.decays import (
 )
 from tf_decoupled.schedules.phases import Join, Warmup, WarmupStableDecay
 from tf_decoupled.schedules.piecewise import PiecewiseConstant, PiecewiseInterpolate
+from tf_decoupled.schedules.plateau import Plateau
 from tf_decoupled.schedules.schedule import Schedule, peak_of
 
 SGDR = CosineRestarts  # the paper's name
@@ -40,6 +41,7 @@ __all__ = [
     "OneCycle",
     "PiecewiseConstant",
     "PiecewiseInterpolate",
+    "Plateau",
     "Polynomial",
     "Schedule",
     "Warmup",

@@ -1,5 +1,6 @@
 """Schedule: what all schedules of this library are, and the largest rate of any schedule."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 import keras
@@ -64,6 +65,7 @@ class Schedule(LearningRateSchedule):
     """
 
     name: str | None = field(default=None, kw_only=True)
+    kept = None  # a tf.Module with variables, of one that remembers something
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -89,6 +91,23 @@ class Schedule(LearningRateSchedule):
     def peak(self) -> float | tf.Tensor:
         """The largest rate that the schedule can give; a tensor where a variable decides it."""
         raise NotImplementedError(f"{type(self).__name__} must define `peak`.")
+
+    def remembered(self) -> dict[str, keras.Variable]:
+        """What it keeps from step to step, by name, for its optimizer to save."""
+        inside = {} if self.kept is None else vars(self.kept)
+        return {name: v for name, v in inside.items() if isinstance(v, Variable)}
+
+    def tree(self) -> Iterator[tuple[str, "Schedule"]]:
+        """Itself and the schedules inside of it, each with its place: "", "schedules/0", ..."""
+        yield "", self
+        for each in fields(self):
+            value = getattr(self, each.name)
+            inside = value if isinstance(value, tuple) else [value]
+            for i, schedule in enumerate(inside):
+                place = f"{each.name}/{i}" if isinstance(value, tuple) else each.name
+                if isinstance(schedule, Schedule):
+                    for below, one in schedule.tree():
+                        yield f"{place}/{below}".rstrip("/"), one
 
     def get_config(self) -> dict:
         return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
