@@ -55,6 +55,8 @@ MAY_IMPORT = {
         *("replicas", "state"),
     },
     "batch_norm": {"state"},
+    "diagnostics": {"gradients", "hyperparameters"},
+    "grad_init": {"masks", "optimizers", "state"},
     "export": {"pieces", "state"},
     "callbacks": {"optimizer", "state", "math", "hyperparameters"},
     "importers": {
