@@ -620,7 +620,7 @@ def test_a_variable_rate_acts_at_once_and_without_a_retrace(kind):
         rate.assign(value)
         wanted = LIVE[kind](value)(np.arange(8))
         for call in (schedule, traced):
-            np.testing.assert_allclose(call(np.arange(8)), wanted)
+            np.testing.assert_allclose(call(np.arange(8)), wanted, rtol=3e-7)
         assert isinstance(schedule.peak, tf.Tensor)
         assert float(schedule.peak) == LIVE[kind](value).peak == value
     assert traced.experimental_get_tracing_count() == 1

@@ -101,7 +101,7 @@ class _Search:
         tau: float,
         least: float,
     ):
-        self.loss_fn, self.eta, self.kind, self.least = loss_fn, eta, kind, α
+        self.loss_fn, self.eta, self.kind, self.least = loss_fn, eta, kind, least
         self.variables = [tf_variable(v) for v in variables]
         self.starts = [tf.identity(v) for v in self.variables]
         self.scales = tf.Variable(tf.ones([len(self.variables)]), name="scales")
