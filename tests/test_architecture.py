@@ -27,9 +27,10 @@ MAY_IMPORT = {
     "masks": {"registry"},
     "layers": set(),
     "hyperparameters": {"arguments", "registry", "math"},
-    "schedules": {"hyperparameters", "registry"},
+    "schedules": {"hyperparameters", "registry", "replicas"},
     "decay": {"schedules", "hyperparameters"},
-    "transforms": {"math", "registry", "arguments", "hyperparameters"},
+    "transforms": {"math", "registry", "arguments", "hyperparameters", "state"},
+    "constraints": {"arguments", "hyperparameters", "registry"},
     "state": set(),
     "pieces": {"state", "replicas"},
     "overwriting": set(),
@@ -54,12 +55,15 @@ MAY_IMPORT = {
         *("replicas", "state"),
     },
     "batch_norm": {"state"},
+    "diagnostics": {"gradients", "hyperparameters"},
+    "grad_init": {"masks", "optimizers", "state"},
     "export": {"pieces", "state"},
     "callbacks": {"optimizer", "state", "math", "hyperparameters"},
     "importers": {
         *("masks", "state", "persistence", "optimizer", "optimizers", "hyperparameters"),
     },
 }
+SCHEDULES = ("cosine", "cycles", "decays", "phases", "piecewise", "plateau")
 SAME_LAYER = {
     *(("adam", "adamw"), ("sgd", "sgdw"), ("lookahead", "wrapper"), ("schedule_free", "wrapper")),
     *(("layerwise_decay", "wrapper"), ("rate_multipliers", "wrapper"), ("partition", "wrapper")),
@@ -67,6 +71,8 @@ SAME_LAYER = {
     *(("torch", "resuming"), ("torch", "torch_groups"), ("checkpoints", "saved_state")),
     *(("restoring", "saved_state"), ("restoring", "naming"), ("saving", "naming")),
     *(("saving", "saved_state"), ("saved_state", "naming")),
+    *((family, base) for family in SCHEDULES for base in ("curves", "kinds", "schedule")),
+    *(("schedule", "curves"), ("schedule", "kinds")),
 }
 
 

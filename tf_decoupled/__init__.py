@@ -20,12 +20,22 @@ if _backend != "tensorflow":
         f"Received: {_backend!r}"
     )
 
-from tf_decoupled import callbacks, export, importers, masks, schedules, transforms
+from tf_decoupled import (
+    callbacks,
+    constraints,
+    diagnostics,
+    export,
+    importers,
+    masks,
+    schedules,
+    transforms,
+)
 from tf_decoupled.batch_norm import refresh_batch_norm
 from tf_decoupled.engine.concerns.loss_scale import DynamicLossScale
 from tf_decoupled.engine.decay import NormalizedDecay
 from tf_decoupled.engine.hyperparameters import Beta, Positive, Scalar, Steps
 from tf_decoupled.engine.optimizer import Optimizer
+from tf_decoupled.grad_init import grad_init
 from tf_decoupled.optimizers.adafactor import Adafactor
 from tf_decoupled.optimizers.adam import Adam
 from tf_decoupled.optimizers.adamw import AdamW
@@ -69,8 +79,11 @@ __all__ = [
     "Steps",
     "Wrapper",
     "callbacks",
+    "constraints",
     "decouple",
+    "diagnostics",
     "export",
+    "grad_init",
     "importers",
     "masks",
     "refresh_batch_norm",

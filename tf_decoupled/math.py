@@ -36,6 +36,11 @@ def norm(x: tf.Tensor) -> tf.Tensor:
     return unit * tf.sqrt(tf.reduce_sum(tf.square(x / unit)))
 
 
+def clip_factor(length: tf.Tensor, limit: tf.Tensor | float) -> tf.Tensor:
+    """min(1, limit / length), and NaN where the length isn't finite."""
+    return tf.where(length > limit, limit / length, 1.0) + 0 * length
+
+
 def trust_ratio(p: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
     """‖p‖ / ‖u‖, and 1 where either is 0 (LAMB, LARS)."""
     p_norm, u_norm = norm(p), norm(u)

@@ -230,7 +230,12 @@ def declared_in(cls: type) -> dict[str, Hyperparameter]:
 
 
 def _check_spelling(owner: Declared, name: str, value: Any) -> None:
-    """Raises for a new attribute that is a hyperparameter with a typing error."""
+    """Raises for a new attribute that is a hyperparameter misspelt, or by an old name."""
+    if name in arguments.INSTEAD and (is_number(value) or is_variable(value) or callable(value)):
+        raise AttributeError(
+            f"{type(owner).__name__} has no hyperparameter {name!r}. {arguments.INSTEAD[name]} "
+            f"Received: {name}={value!r}"
+        )
     similar = arguments.nearest(name, owner.names(), 0.8)
     if similar and not isinstance(value, (list, tuple, dict)):  # as Keras's own `momentums`
         raise AttributeError(
