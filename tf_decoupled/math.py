@@ -43,6 +43,12 @@ def trust_ratio(p: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
     return tf.where((p_norm > 0) & (u_norm > 0), ratio, 1.0)
 
 
+def rescaled(u: tf.Tensor, length: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+    """wanted · u / length, and u itself where either is 0; no ratio that could overflow."""
+    known = (length > 0) & (wanted > 0)
+    return tf.where(known, wanted * (u / tf.where(known, length, 1.0)), u)
+
+
 def shrunk(p: tf.Tensor, κ: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     """(1 − κ)ᵏ p: what k decays leave of p."""
     return tf.exp(tf.math.multiply_no_nan(tf.math.log1p(-κ), k)) * p
