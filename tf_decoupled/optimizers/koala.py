@@ -17,7 +17,7 @@ class KOALAV(Optimizer):
 
     P is the variance of the weights, R of the loss, and L* the loss that is aimed at. Where P is
     large, it is Polyak's step, (L − L*) / ‖g‖²; where R is, a step of gradient descent. η is a
-    factor, 1 unless a schedule makes it fall. The step needs the loss: see `needs_loss`. Use it to
+    factor, 1 unless a schedule makes it fall. The step needs the batch's loss. Use it to
     do without tuning a rate, where the least loss is known to be about L*; not elsewhere.
 
     Args:
@@ -26,9 +26,10 @@ class KOALAV(Optimizer):
         alpha_r: α.
         target: L*.
 
-    Davtyan et al., "KOALA: A Kalman Optimization Algorithm with Loss Adaptivity", 2022, KOALA-V.
-    arXiv:2107.03331. As in the paper, S is one for the whole model; the authors' code has one for
-    each variable. Departs from both: R averages the square of the batch's loss; the losses of
+    Davtyan et al., "KOALA: A Kalman Optimization Algorithm with Loss Adaptivity", 2022, the
+    algorithm KOALA-V. arXiv:2107.03331. S is one for the whole model, as the paper writes it; the
+    authors' code has one for each variable, and the largest ‖g‖ of a variable in P.
+    Departs from both: R averages the square of the batch's loss; the losses of
     single samples, whose squares they average, are not known here.
     """
 
@@ -81,8 +82,9 @@ class KOALAM(Optimizer):
         alpha_r: α.
         target: L*.
 
-    Davtyan et al., "KOALA: A Kalman Optimization Algorithm with Loss Adaptivity", 2022, KOALA-M,
-    with Q_x as in the authors' code. arXiv:2107.03331. S and R as told at `KOALAV`.
+    Davtyan et al., "KOALA: A Kalman Optimization Algorithm with Loss Adaptivity", 2022, the
+    algorithm KOALA-M, with Q_x as in the authors' code. arXiv:2107.03331. S and R as told at
+    `KOALAV`.
     """
 
     learning_rate: Scalar = 1.0
