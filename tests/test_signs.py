@@ -16,6 +16,7 @@ from tf_decoupled.optimizers.fromage import Fromage
 from tf_decoupled.optimizers.generalized_sign_sgd import GeneralizedSignSGD
 from tf_decoupled.optimizers.koala import KOALAM, KOALAV
 from tf_decoupled.optimizers.lars import LARS
+from tf_decoupled.optimizers.noisy_sgd import NoisySGD
 from tf_decoupled.optimizers.novograd import NovoGrad
 from tf_decoupled.optimizers.optimistic_sgd import OptimisticSGD
 from tf_decoupled.optimizers.pnm import PNM, AdaPNM
@@ -264,7 +265,8 @@ def filtered(rule, starts, grads, losses):
             (p, tf.constant(g, dtype), namespace(s))
             for p, g, s in zip(values, gs, slots, strict=True)
         ]
-        h = numbers(rule, at, dtype) | dict(loss=tf.constant(loss, dtype))
+        h = numbers(rule, at, dtype)
+        shared |= dict(loss=tf.constant(loss, dtype))
         h, shared = combined(rule, h, shared, variables)
         h = seen(h)
         values, slots = zip(*(rule.step(p, g, s, h) for p, g, s in variables), strict=True)
@@ -318,3 +320,38 @@ def test_koala_stands_still_where_gradient_and_loss_are_zero(rule):
     *_, now = filtered(rule(alpha_r=0.0), draw(0), zero, [0.0] * 3)
     np.testing.assert_array_equal(flat(now.values), flat(draw(0)))
     assert all(np.isfinite(float(x)) for x in now.shared.values())
+
+
+# Noise.
+
+
+def noise(rule, count, shape=(4000,), seed=0):
+    """What a rule adds to gradients of zero, each step's apart, with the seed of a variable."""
+    p, g = tf.zeros(shape), tf.zeros(shape)
+    slots, each = dict(seed=tf.constant(seed, tf.int32)), []
+    for at in range(count):
+        after, slots = step(rule, p, g, slots, seen(numbers(rule, at)))
+        each.append((p - after).numpy() / ETA)
+    return each
+
+
+def test_the_variance_of_the_noise_falls_with_the_power_of_the_step():
+    for t, drawn in enumerate(noise(NoisySGD(ETA, eta=4.0, gamma=0.5), 4), 1):
+        assert np.var(drawn) == pytest.approx(4.0 / t**0.5, rel=0.1)
+        assert np.mean(drawn) == pytest.approx(0.0, abs=0.1)
+
+
+def test_each_step_and_variable_has_noise_of_its_own_and_the_same_in_each_run():
+    first, second = noise(NoisySGD(ETA), 2)
+    (other,) = noise(NoisySGD(ETA), 1, seed=1)
+    (again,) = noise(NoisySGD(ETA), 1)
+    np.testing.assert_array_equal(again, first)
+    for unlike in (second, other):
+        assert abs(np.corrcoef(first, unlike)[0, 1]) < 0.1
+
+
+def test_noise_is_added_to_the_gradient():
+    p, g, slots = tf.zeros([5]), tf.range(5.0), dict(seed=tf.constant(0))
+    rule = NoisySGD(ETA)
+    with_g, without = (step(rule, p, x, slots, seen(numbers(rule)))[0] for x in (g, tf.zeros([5])))
+    np.testing.assert_allclose(with_g - without, -ETA * g, atol=1e-6)

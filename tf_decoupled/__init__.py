@@ -36,6 +36,7 @@ from tf_decoupled.optimizers.lamb import LAMB
 from tf_decoupled.optimizers.lars import LARS
 from tf_decoupled.optimizers.lion import Lion
 from tf_decoupled.optimizers.muon import Muon
+from tf_decoupled.optimizers.noisy_sgd import NoisySGD
 from tf_decoupled.optimizers.novograd import NovoGrad
 from tf_decoupled.optimizers.optimistic_sgd import OptimisticSGD
 from tf_decoupled.optimizers.pnm import PNM, AdaPNM
@@ -76,6 +77,7 @@ __all__ = [
     "Lion",
     "Lookahead",
     "Muon",
+    "NoisySGD",
     "NormalizedDecay",
     "NovoGrad",
     "OptimisticSGD",

@@ -1,10 +1,13 @@
 """Signs, steps relative to norms, optimistic and positive-negative momentum, and few slots."""
 
+import itertools
 import math
 
 import numpy as np
 
 from references.paper import ema, reference
+
+ONES = itertools.repeat(1.0)
 
 
 @reference
@@ -129,10 +132,10 @@ def sophia(steps, beta_1=0.96, beta_2=0.99, gamma=0.01, epsilon=1e-12, estimates
 
 
 @reference
-def koala_v(steps, losses, sigma=1.0, q=1.0, alpha_r=0.9, target=0.0):
+def koala_v(steps, losses=ONES, sigma=1.0, q=1.0, alpha_r=0.9, target=0.0):
     """Davtyan et al. 2022, KOALA-V. For several variables, give them as one."""
     P, R = sigma, 1.0
-    for loss, (theta, g, lr, delta) in zip(losses, steps, strict=True):
+    for loss, (theta, g, lr, delta) in zip(losses, steps, strict=False):
         P, R = P + q, ema(R, loss**2, alpha_r)
         S = P * np.sum(g**2) + R
         yield theta - lr * P * (loss - target) / S * g - delta
@@ -140,11 +143,11 @@ def koala_v(steps, losses, sigma=1.0, q=1.0, alpha_r=0.9, target=0.0):
 
 
 @reference
-def koala_m(steps, losses, sw=0.1, sv=0.1, a=0.9, qw=0.01, qv=0.01, alpha_r=0.9, target=0.0):
+def koala_m(steps, losses=ONES, sw=0.1, sv=0.1, a=0.9, qw=0.01, qv=0.01, alpha_r=0.9, target=0.0):
     """Davtyan et al. 2022, KOALA-M: θ is the prediction x + v. For several variables as one."""
     P, F, R = np.diag([sw, sv]), np.array([[1, 1], [0, a]]), 1.0
     v = average = 0.0
-    for loss, (theta, g, lr, delta) in zip(losses, steps, strict=True):
+    for loss, (theta, g, lr, delta) in zip(losses, steps, strict=False):
         qw = ema(qw, np.linalg.norm(average - (theta - v)) / theta.size, 0.9)
         P, R = F @ P @ F.T + np.diag([qw, qv]), ema(R, loss**2, alpha_r)
         S = P[0, 0] * np.sum(g**2) + R

@@ -12,6 +12,12 @@ def bounds(shape):
     return dict(m=shape) | (axes or dict(v0=()))
 
 
+KOALA = dict(  # with a loss of 1 at every step, so that alpha_r is of no consequence
+    learning_rate=1.0,
+    together=True,
+    entries_apart=False,  # under gradients of 1e18 nothing moves by as much as float32 holds
+)
+
 CASES = [
     Case(
         name="NovoGrad",
@@ -95,5 +101,48 @@ CASES = [
         slots=bounds,
         ranges=dict(momentum=BETA, epsilon=(1e-20, 1.0)),
         scale_free=dict(epsilon=0.0),
+    ),
+    Case(
+        name="NoisySGD",
+        optimizer=td.NoisySGD,
+        reference=signs.noisy_sgd,
+        slots=lambda shape: dict(seed=()),
+        options=dict(eta=0.0),  # its numbers are in tests/test_signs.py
+        letters=dict(eta=None, gamma=None),
+        largest_gradient=LARGEST,
+        proportional=True,
+    ),
+    Case(
+        name="Sophia",  # until the first estimate
+        optimizer=td.Sophia,
+        reference=signs.sophia,
+        slots=like("m", "h"),
+        ranges=dict(beta_1=BETA, epsilon=EPSILON),
+        largest_gradient=LARGEST,
+        jumps=True,
+    ),
+    Case(
+        name="KOALAV",
+        optimizer=td.KOALAV,
+        reference=signs.koala_v,
+        slots=like(),
+        ranges=dict(sigma=(0.1, 10.0), q=(0.0, 2.0), target=(0.0, 0.9)),
+        **KOALA,
+    ),
+    Case(
+        name="KOALAM",
+        optimizer=td.KOALAM,
+        reference=signs.koala_m,
+        slots=like("v", "average"),
+        ranges=dict(
+            sw=(0.01, 1.0),
+            sv=(0.01, 1.0),
+            a=BETA,
+            qw=(0.001, 0.1),
+            qv=(0.0, 0.1),
+            target=(0.0, 0.9),
+        ),
+        values=("average",),
+        **KOALA,
     ),
 ]

@@ -17,8 +17,9 @@ class KOALAV(Optimizer):
 
     P is the variance of the weights, R of the loss, and L* the loss that is aimed at. Where P is
     large, it is Polyak's step, (L − L*) / ‖g‖²; where R is, a step of gradient descent. η is a
-    factor, 1 unless a schedule makes it fall. The step needs the batch's loss. Use it to
-    do without tuning a rate, where the least loss is known to be about L*; not elsewhere.
+    factor, 1 unless a schedule makes it fall. The step needs the loss, which `fit` tells it; a loop
+    of one's own calls `opt.observe_loss`. Use it to do without tuning a rate, where the least loss
+    is known to be about L*; not elsewhere.
 
     Args:
         sigma: P before the first step.
@@ -29,8 +30,8 @@ class KOALAV(Optimizer):
     Davtyan et al., "KOALA: A Kalman Optimization Algorithm with Loss Adaptivity", 2022, the
     algorithm KOALA-V. arXiv:2107.03331. S is one for the whole model, as the paper writes it; the
     authors' code has one for each variable, and the largest ‖g‖ of a variable in P.
-    Departs from both: R averages the square of the batch's loss; the losses of
-    single samples, whose squares they average, are not known here.
+    Departs from both: R averages the square of the batch's loss; the losses of single samples,
+    whose squares they average, are not known here.
     """
 
     learning_rate: Scalar = 1.0
@@ -40,13 +41,11 @@ class KOALAV(Optimizer):
     alpha_r: Beta = 0.9
     target: Scalar = 0.0
 
-    needs_loss = True
-
     def init(self, p):
         return {}
 
     def shared(self):
-        return dict(P=Slot((), self.sigma), R=Slot((), 1.0))
+        return dict(P=Slot((), self.sigma), R=Slot((), 1.0), loss=Slot((), 1.0))
 
     def reduce(self, p, g, s, h):
         return dict(square=tf.reduce_sum(g * g))
@@ -97,14 +96,12 @@ class KOALAM(Optimizer):
     alpha_r: Beta = 0.9
     target: Scalar = 0.0
 
-    needs_loss = True
-
     def init(self, p):
         return dict(v=zeros(p), average=zeros(p))
 
     def shared(self):
         weights = dict(P_xx=Slot((), self.sw), P_xv=Slot((), 0.0), P_vv=Slot((), self.sv))
-        return weights | dict(Q_x=Slot((), self.qw), R=Slot((), 1.0))
+        return weights | dict(Q_x=Slot((), self.qw), R=Slot((), 1.0), loss=Slot((), 1.0))
 
     def reduce(self, p, g, s, h):
         x = p - s.v

@@ -12,7 +12,7 @@ class Sophia(Optimizer):
     """Momentum divided by the diagonal of the Hessian, and clipped: an entry moves by η at most.
 
         m ← β₁ m + (1 − β₁) g        u = min(1, max(−1, m / max(γ h, ε)))
-        h ← β₂ h + (1 − β₂) ĥ        at each estimate ĥ: `opt.observe(estimates, variables)`
+        h ← β₂ h + (1 − β₂) ĥ        at each estimate ĥ, by `opt.apply_estimates`
 
     Until the first estimate h is 0, and u the sign of m, as it is where h < 0. Use it for language
     models, with an estimate every 10 steps or so; not where a second pass through the model is too
