@@ -133,7 +133,7 @@ CASES = [
         name="KOALAM",
         optimizer=td.KOALAM,
         reference=signs.koala_m,
-        slots=like("v", "average"),
+        slots=like("v", "mean"),
         ranges=dict(
             sw=(0.01, 1.0),
             sv=(0.01, 1.0),
@@ -142,7 +142,7 @@ CASES = [
             qv=(0.0, 0.1),
             target=(0.0, 0.9),
         ),
-        values=("average",),
+        values=("mean",),
         **KOALA,
     ),
 ]

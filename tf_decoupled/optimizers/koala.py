@@ -97,7 +97,7 @@ class KOALAM(Optimizer):
     target: Scalar = 0.0
 
     def init(self, p):
-        return dict(v=zeros(p), average=zeros(p))
+        return dict(v=zeros(p), mean=zeros(p))
 
     def shared(self):
         weights = dict(P_xx=Slot((), self.sw), P_xv=Slot((), 0.0), P_vv=Slot((), self.sv))
@@ -105,7 +105,7 @@ class KOALAM(Optimizer):
 
     def reduce(self, p, g, s, h):
         x = p - s.v
-        apart = tf.reduce_sum(tf.square(s.average - x))
+        apart = tf.reduce_sum(tf.square(s.mean - x))
         count = tf.reduce_sum(tf.ones_like(p))
         return dict(apart=apart, count=count, square=tf.reduce_sum(g * g))
 
@@ -126,4 +126,4 @@ class KOALAM(Optimizer):
     def step(self, p, g, s, h):
         x = p - h.learning_rate * h.gain_x * g - h.decay * p
         v = h.a * s.v - h.learning_rate * h.gain_v * g
-        return x + v, dict(v=v, average=ema(s.average, x, 0.9))
+        return x + v, dict(v=v, mean=ema(s.mean, x, 0.9))
