@@ -39,12 +39,23 @@ from tf_decoupled.grad_init import grad_init
 from tf_decoupled.optimizers.adafactor import Adafactor
 from tf_decoupled.optimizers.adam import Adam
 from tf_decoupled.optimizers.adamw import AdamW
+from tf_decoupled.optimizers.fromage import Fromage
+from tf_decoupled.optimizers.generalized_sign_sgd import GeneralizedSignSGD
+from tf_decoupled.optimizers.koala import KOALAM, KOALAV
 from tf_decoupled.optimizers.lamb import LAMB
+from tf_decoupled.optimizers.lars import LARS
 from tf_decoupled.optimizers.lion import Lion
 from tf_decoupled.optimizers.muon import Muon
+from tf_decoupled.optimizers.noisy_sgd import NoisySGD
+from tf_decoupled.optimizers.novograd import NovoGrad
+from tf_decoupled.optimizers.optimistic_sgd import OptimisticSGD
+from tf_decoupled.optimizers.pnm import PNM, AdaPNM
 from tf_decoupled.optimizers.prodigy import Prodigy
 from tf_decoupled.optimizers.sgd import SGD
 from tf_decoupled.optimizers.sgdw import SGDW
+from tf_decoupled.optimizers.signum import Signum
+from tf_decoupled.optimizers.sm3 import SM3
+from tf_decoupled.optimizers.sophia import Sophia
 from tf_decoupled.wrappers.decouple import decouple
 from tf_decoupled.wrappers.layerwise_decay import LayerwiseDecay
 from tf_decoupled.wrappers.lookahead import Lookahead
@@ -56,19 +67,30 @@ from tf_decoupled.wrappers.wrapper import Wrapper
 __version__ = "0.1.0"
 
 __all__ = [
+    "KOALAM",
+    "KOALAV",
     "LAMB",
+    "LARS",
+    "PNM",
     "SGD",
     "SGDW",
+    "SM3",
+    "AdaPNM",
     "Adafactor",
     "Adam",
     "AdamW",
     "Beta",
     "DynamicLossScale",
+    "Fromage",
+    "GeneralizedSignSGD",
     "LayerwiseDecay",
     "Lion",
     "Lookahead",
     "Muon",
+    "NoisySGD",
     "NormalizedDecay",
+    "NovoGrad",
+    "OptimisticSGD",
     "Optimizer",
     "Partition",
     "Positive",
@@ -76,6 +98,8 @@ __all__ = [
     "RateMultipliers",
     "Scalar",
     "ScheduleFree",
+    "Signum",
+    "Sophia",
     "Steps",
     "Wrapper",
     "callbacks",

@@ -48,6 +48,12 @@ def trust_ratio(p: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
     return tf.where((p_norm > 0) & (u_norm > 0), ratio, 1.0)
 
 
+def rescaled(u: tf.Tensor, length: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+    """wanted · u / length, and u itself where either is 0; no ratio that could overflow."""
+    known = (length > 0) & (wanted > 0)
+    return tf.where(known, wanted * (u / tf.where(known, length, 1.0)), u)
+
+
 def shrunk(p: tf.Tensor, κ: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     """(1 − κ)ᵏ p: what k decays leave of p."""
     return tf.exp(tf.math.multiply_no_nan(tf.math.log1p(-κ), k)) * p
@@ -134,3 +140,8 @@ def normal(like: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     bits = tf.bitwise.right_shift(random_bits([2, *like.shape], seed), tf.constant(8, tf.uint32))
     u, v = tf.unstack((tf.cast(bits, like.dtype) + 0.5) * 2.0**-24)
     return tf.sqrt(-2.0 * tf.math.log(u)) * tf.cos(2.0 * math.pi * v)
+
+
+def normal_of(like: tf.Tensor, seed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    """N(0, 1), shaped as `like`: the numbers of this step, of the variable with this seed."""
+    return normal(like, tf.stack([seed, tf.cast(step, seed.dtype)]))
