@@ -26,15 +26,25 @@ from tf_decoupled.engine.concerns.loss_scale import DynamicLossScale
 from tf_decoupled.engine.decay import NormalizedDecay
 from tf_decoupled.engine.hyperparameters import Beta, Positive, Scalar, Steps
 from tf_decoupled.engine.optimizer import Optimizer
+from tf_decoupled.optimizers.acprop import ACProp
+from tf_decoupled.optimizers.adabelief import AdaBelief
 from tf_decoupled.optimizers.adafactor import Adafactor
 from tf_decoupled.optimizers.adam import Adam
 from tf_decoupled.optimizers.adamw import AdamW
+from tf_decoupled.optimizers.adan import Adan
+from tf_decoupled.optimizers.ademamix import AdEMAMix
+from tf_decoupled.optimizers.adopt import ADOPT
+from tf_decoupled.optimizers.amos import Amos
+from tf_decoupled.optimizers.diffgrad import DiffGrad
 from tf_decoupled.optimizers.lamb import LAMB
 from tf_decoupled.optimizers.lion import Lion
 from tf_decoupled.optimizers.muon import Muon
 from tf_decoupled.optimizers.prodigy import Prodigy
+from tf_decoupled.optimizers.radam import RAdam
 from tf_decoupled.optimizers.sgd import SGD
 from tf_decoupled.optimizers.sgdw import SGDW
+from tf_decoupled.optimizers.stable_adamw import StableAdamW
+from tf_decoupled.optimizers.yogi import Yogi
 from tf_decoupled.wrappers.decouple import decouple
 from tf_decoupled.wrappers.layerwise_decay import LayerwiseDecay
 from tf_decoupled.wrappers.lookahead import Lookahead
@@ -46,13 +56,20 @@ from tf_decoupled.wrappers.wrapper import Wrapper
 __version__ = "0.1.0"
 
 __all__ = [
+    "ADOPT",
     "LAMB",
     "SGD",
     "SGDW",
+    "ACProp",
+    "AdEMAMix",
+    "AdaBelief",
     "Adafactor",
     "Adam",
     "AdamW",
+    "Adan",
+    "Amos",
     "Beta",
+    "DiffGrad",
     "DynamicLossScale",
     "LayerwiseDecay",
     "Lion",
@@ -63,11 +80,14 @@ __all__ = [
     "Partition",
     "Positive",
     "Prodigy",
+    "RAdam",
     "RateMultipliers",
     "Scalar",
     "ScheduleFree",
+    "StableAdamW",
     "Steps",
     "Wrapper",
+    "Yogi",
     "callbacks",
     "decouple",
     "export",
