@@ -16,7 +16,7 @@ class RAdam(Optimizer):
         u = r m̂ / (√v̂ + ε) where ρ > 4, and m̂ before: SGD with momentum
 
     Use it for Adam without a warm-up of the rate. Not where gradients are much larger than 1: the
-    first four steps are as long as these. With β₂ ≤ 0.6 it is SGD with momentum for ever.
+    first four steps are as long as these. With β₂ below 0.6 it is SGD with momentum for ever.
 
     Args:
         epsilon: ε, in units of the gradient.
