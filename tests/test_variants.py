@@ -178,11 +178,11 @@ def test_adopt_clips_the_k_th_step_to_the_fourth_root_of_k():
     close(path, [-(k**0.25) * np.sign(G) for k in range(6)])
 
 
-@pytest.mark.parametrize("rule", [td.ADOPT, td.ACProp])
-def test_the_divisor_is_of_the_gradients_before(rule):
+@pytest.mark.parametrize("rule,options", [(td.ADOPT, dict(beta_1=0.0)), (td.ACProp, {})])
+def test_the_divisor_is_of_the_gradients_before(rule, options):
     earlier = random_gradients(4, seed=1)
     small = 0.1 * np.abs(earlier[0])  # nothing is clipped
-    once, twice = (moves(rule(beta_1=0.0), *earlier, c * small)[-1] for c in (1, 2))
+    once, twice = (moves(rule(**options), *earlier, c * small)[-1] for c in (1, 2))
     close(twice, 2 * once)
 
 
