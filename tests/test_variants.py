@@ -126,8 +126,8 @@ def test_beta_1_of_zero_is_the_form_without_a_fast_average():
 
 
 def test_the_slow_average_remembers_what_adam_has_forgotten():
-    grads = [100 * G] + 200 * [0.01 * np.abs(G)]
-    ours, theirs = moves(td.AdEMAMix(beta_3=0.999), *grads), moves(adam(), *grads)
+    grads, options = [100 * G] + 30 * [0.01 * np.abs(G)], dict(beta_1=0.5, beta_2=0.9)
+    ours, theirs = (moves(rule(**options), *grads) for rule in (td.AdEMAMix, adam))
     assert np.all(theirs[-1] < 0)
     np.testing.assert_array_equal(np.sign(ours[-1]), -np.sign(G))
 
@@ -148,17 +148,18 @@ def test_stable_steps_are_never_longer_than_the_rate_in_their_root_mean_square(d
         grads[spike] = 1e3 * grads[spike]
     path = moves(td.StableAdamW(beta_1=0.0, weight_decay=0.0), *grads, dtype=dtype)
     lengths = np.sqrt(np.mean(np.square(path), axis=(1, 2)))
-    assert lengths.max() < 1 + 1e-3 and np.median(lengths) > 0.5
+    assert lengths.max() < 1 + 1e-3
+    close(lengths[[0, 3, 11]], 1.0, 1e-3)
 
 
 def test_a_spike_shortens_the_decay_with_the_step():
     start, grads = np.ones(G.shape), [G] * 10 + [100 * G]
     decaying, without = (td.StableAdamW(weight_decay=λ) for λ in (1.0, 0.0))
-    before = last(decaying, [start], [[g] for g in grads[:-1]]).values[0]
+    before = last(decaying, [start], [[g] for g in grads[:-1]]).values[0].numpy()
     decayed, plain = (moves(rule, *grads, start=start)[-1] for rule in (decaying, without))
     shares = (plain - decayed) / before
     close(shares, plain / moves(adam(beta_2=0.99), *grads, start=start)[-1])
-    assert 0.2 < shares.min() and shares.max() < 0.5
+    assert shares.min() > 0.2 and shares.max() < 0.5
 
 
 # ADOPT.
@@ -190,12 +191,12 @@ def test_the_divisor_is_of_the_gradients_before(rule, options):
 
 
 def test_adabelief_divides_equal_gradients_by_epsilon_only():
-    path = moves(td.AdaBelief(beta_1=0.5, beta_2=0.5, epsilon=1e-8), *[G] * 60)
-    close(path[-1], -G / (math.sqrt(2e-8) + 1e-8))
+    path = moves(td.AdaBelief(beta_1=0.5, beta_2=0.5, epsilon=1e-4), *[G] * 40)
+    close(path[-1], -G / (math.sqrt(2e-4) + 1e-4))
 
 
 def test_adabelief_divides_by_what_is_left_without_the_mean():
-    grads, options = 50 * [G, -G], dict(beta_1=0.5, beta_2=0.9)
+    grads, options = 30 * [G, -G], dict(beta_1=0.5, beta_2=0.8)
     # m swings between ± ⅓ g, so that g − m is ± ⅔ g.
     ours, theirs = moves(td.AdaBelief(**options), *grads)[-1], moves(adam(**options), *grads)[-1]
     close(ours / theirs, np.full(G.shape, 1.5), 1e-4)
@@ -218,10 +219,10 @@ def test_yogi_s_second_moment_moves_by_a_share_of_the_squared_gradient():
 
 
 def test_yogi_forgets_a_burst_more_slowly_than_adam():
-    grads = [1e3 * G] + 200 * [G]
-    burst = 0.01 * np.square(grads[0])
-    assert np.all(slots(td.Yogi(beta_2=0.99), *grads)["v"] > 0.99 * burst)
-    assert np.all(slots(adam(beta_2=0.99), *grads)["v"] < 0.2 * burst)
+    grads = [1e3 * G] + 30 * [G]
+    burst = 0.1 * np.square(grads[0])
+    assert np.all(slots(td.Yogi(beta_2=0.9), *grads)["v"] > 0.99 * burst)
+    assert np.all(slots(adam(beta_2=0.9), *grads)["v"] < 0.1 * burst)
 
 
 # Adan.
@@ -290,14 +291,14 @@ def test_rows_of_an_embedding_without_gradient_stay():
 @pytest.mark.parametrize("scale", [0.1, 3.0])
 @pytest.mark.parametrize("start", [0.0, 5.0])
 def test_amos_leads_weights_to_their_scale(scale, start):
-    grads = [[g] for g in random_gradients(80, (40, 30))]
-    rule = td.Amos(0.4, eta=scale, zeta=0.0, beta=0.9)
+    grads = [[g] for g in random_gradients(50, (40, 30))]
+    rule = td.Amos(0.5, eta=scale, zeta=0.0, beta=0.9)
     end = last(rule, [np.full((40, 30), start * scale)], grads).values[0]
     assert 0.9 * scale < np.sqrt(np.mean(np.square(end))) < 1.15 * scale
 
 
 def test_amos_slows_down_by_itself_unless_zeta_is_zero():
-    grads = random_gradients(60)
+    grads = random_gradients(50)
     for zeta, least, most in ((0.0, 0.7, 1.4), (1.0, 0.0, 0.3)):
         lengths = np.abs(moves(td.Amos(0.5, zeta=zeta, beta=0.9), *grads)).mean((1, 2))
-        assert least < lengths[-20:].mean() / lengths[:20].mean() < most
+        assert least < lengths[-10:].mean() / lengths[:10].mean() < most

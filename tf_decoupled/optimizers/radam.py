@@ -43,9 +43,7 @@ class RAdam(Optimizer):
         ρ = longest - 2 * h.t * (1 - h.correction.beta_2) / h.correction.beta_2
         ρ = tf.where(h.t > 4, tf.maximum(ρ, 4.0), 4.0)  # ρ < t, which float32 may not see
         r = tf.sqrt(
-            tf.math.divide_no_nan(
-                (ρ - 4) * (ρ - 2) * longest, (longest - 4) * (longest - 2) * ρ
-            )
+            tf.math.divide_no_nan((ρ - 4) * (ρ - 2) * longest, (longest - 4) * (longest - 2) * ρ)
         )
         u = tf.where(ρ > 4, r * m_hat / (tf.sqrt(v_hat) + h.epsilon), m_hat)
         return u, dict(m=m, v=v)
