@@ -99,6 +99,7 @@ CASES = [
         name="Adan",
         optimizer=td.Adan,
         reference=adan,
+        options=dict(weight_decay=0.1),  # without decay `proximal` is of no consequence
         slots=and_a_number("m", "v", "n", "before", "begun"),
         ranges=BETAS | dict(beta_3=BETA, proximal=SWITCH),
         decays_apart=False,

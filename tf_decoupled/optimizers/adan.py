@@ -48,5 +48,6 @@ class Adan(Optimizer):
         m_hat, v_hat = m / h.correction.beta_1, v / h.correction.beta_2
         u = (m_hat + h.beta_2 * v_hat) / (tf.sqrt(n / h.correction.beta_3) + h.epsilon)
         moved = p - h.learning_rate * u
-        moved = moved / (1 + h.decay) if self.proximal else moved - h.decay * p
-        return moved, dict(m=m, v=v, n=n, before=g, begun=tf.ones_like(s.begun))
+        # 1 / (1 + κ) as 1 − κ / (1 + κ), which keeps the digits of κ.
+        δ = h.decay / (1 + h.decay) * moved if self.proximal else h.decay * p
+        return moved - δ, dict(m=m, v=v, n=n, before=g, begun=tf.ones_like(s.begun))
