@@ -42,6 +42,16 @@ from tf_decoupled.optimizers.adamw import AdamW
 from tf_decoupled.optimizers.fromage import Fromage
 from tf_decoupled.optimizers.generalized_sign_sgd import GeneralizedSignSGD
 from tf_decoupled.optimizers.koala import KOALAM, KOALAV
+from tf_decoupled.optimizers.acprop import ACProp
+from tf_decoupled.optimizers.adabelief import AdaBelief
+from tf_decoupled.optimizers.adafactor import Adafactor
+from tf_decoupled.optimizers.adam import Adam
+from tf_decoupled.optimizers.adamw import AdamW
+from tf_decoupled.optimizers.adan import Adan
+from tf_decoupled.optimizers.ademamix import AdEMAMix
+from tf_decoupled.optimizers.adopt import ADOPT
+from tf_decoupled.optimizers.amos import Amos
+from tf_decoupled.optimizers.diffgrad import DiffGrad
 from tf_decoupled.optimizers.lamb import LAMB
 from tf_decoupled.optimizers.lars import LARS
 from tf_decoupled.optimizers.lion import Lion
@@ -51,11 +61,14 @@ from tf_decoupled.optimizers.novograd import NovoGrad
 from tf_decoupled.optimizers.optimistic_sgd import OptimisticSGD
 from tf_decoupled.optimizers.pnm import PNM, AdaPNM
 from tf_decoupled.optimizers.prodigy import Prodigy
+from tf_decoupled.optimizers.radam import RAdam
 from tf_decoupled.optimizers.sgd import SGD
 from tf_decoupled.optimizers.sgdw import SGDW
 from tf_decoupled.optimizers.signum import Signum
 from tf_decoupled.optimizers.sm3 import SM3
 from tf_decoupled.optimizers.sophia import Sophia
+from tf_decoupled.optimizers.stable_adamw import StableAdamW
+from tf_decoupled.optimizers.yogi import Yogi
 from tf_decoupled.wrappers.decouple import decouple
 from tf_decoupled.wrappers.layerwise_decay import LayerwiseDecay
 from tf_decoupled.wrappers.lookahead import Lookahead
@@ -69,6 +82,7 @@ __version__ = "0.1.0"
 __all__ = [
     "KOALAM",
     "KOALAV",
+    "ADOPT",
     "LAMB",
     "LARS",
     "PNM",
@@ -76,10 +90,16 @@ __all__ = [
     "SGDW",
     "SM3",
     "AdaPNM",
+    "ACProp",
+    "AdEMAMix",
+    "AdaBelief",
     "Adafactor",
     "Adam",
     "AdamW",
+    "Adan",
+    "Amos",
     "Beta",
+    "DiffGrad",
     "DynamicLossScale",
     "Fromage",
     "GeneralizedSignSGD",
@@ -95,13 +115,16 @@ __all__ = [
     "Partition",
     "Positive",
     "Prodigy",
+    "RAdam",
     "RateMultipliers",
     "Scalar",
     "ScheduleFree",
     "Signum",
     "Sophia",
+    "StableAdamW",
     "Steps",
     "Wrapper",
+    "Yogi",
     "callbacks",
     "constraints",
     "decouple",

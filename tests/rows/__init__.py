@@ -1,6 +1,7 @@
 """The table: one row per optimizer and wrapper. Every property runs on every row."""
 
 from rows import adam, matrices, momentum, rate_free, signs, wrappers
+from rows import adam, matrices, momentum, rate_free, variants, wrappers
 
 CASES = [
     *adam.CASES,
@@ -8,5 +9,6 @@ CASES = [
     *matrices.CASES,
     *rate_free.CASES,
     *signs.CASES,
+    *variants.CASES,
     *wrappers.CASES,
 ]
