@@ -36,12 +36,6 @@ from tf_decoupled.engine.decay import NormalizedDecay
 from tf_decoupled.engine.hyperparameters import Beta, Positive, Scalar, Steps
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.grad_init import grad_init
-from tf_decoupled.optimizers.adafactor import Adafactor
-from tf_decoupled.optimizers.adam import Adam
-from tf_decoupled.optimizers.adamw import AdamW
-from tf_decoupled.optimizers.fromage import Fromage
-from tf_decoupled.optimizers.generalized_sign_sgd import GeneralizedSignSGD
-from tf_decoupled.optimizers.koala import KOALAM, KOALAV
 from tf_decoupled.optimizers.acprop import ACProp
 from tf_decoupled.optimizers.adabelief import AdaBelief
 from tf_decoupled.optimizers.adafactor import Adafactor
@@ -52,6 +46,9 @@ from tf_decoupled.optimizers.ademamix import AdEMAMix
 from tf_decoupled.optimizers.adopt import ADOPT
 from tf_decoupled.optimizers.amos import Amos
 from tf_decoupled.optimizers.diffgrad import DiffGrad
+from tf_decoupled.optimizers.fromage import Fromage
+from tf_decoupled.optimizers.generalized_sign_sgd import GeneralizedSignSGD
+from tf_decoupled.optimizers.koala import KOALAM, KOALAV
 from tf_decoupled.optimizers.lamb import LAMB
 from tf_decoupled.optimizers.lars import LARS
 from tf_decoupled.optimizers.lion import Lion
@@ -80,19 +77,19 @@ from tf_decoupled.wrappers.wrapper import Wrapper
 __version__ = "0.1.0"
 
 __all__ = [
+    "ADOPT",
     "KOALAM",
     "KOALAV",
-    "ADOPT",
     "LAMB",
     "LARS",
     "PNM",
     "SGD",
     "SGDW",
     "SM3",
-    "AdaPNM",
     "ACProp",
     "AdEMAMix",
     "AdaBelief",
+    "AdaPNM",
     "Adafactor",
     "Adam",
     "AdamW",

@@ -1,7 +1,6 @@
 """The table: one row per optimizer and wrapper. Every property runs on every row."""
 
-from rows import adam, matrices, momentum, rate_free, signs, wrappers
-from rows import adam, matrices, momentum, rate_free, variants, wrappers
+from rows import adam, matrices, momentum, rate_free, signs, variants, wrappers
 
 CASES = [
     *adam.CASES,
