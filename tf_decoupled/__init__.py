@@ -26,13 +26,22 @@ from tf_decoupled.engine.concerns.loss_scale import DynamicLossScale
 from tf_decoupled.engine.decay import NormalizedDecay
 from tf_decoupled.engine.hyperparameters import Beta, Positive, Scalar, Steps
 from tf_decoupled.engine.optimizer import Optimizer
+from tf_decoupled.optimizers.adadelta import Adadelta, AdadeltaW
 from tf_decoupled.optimizers.adafactor import Adafactor
+from tf_decoupled.optimizers.adagrad import Adagrad, AdagradW, RowwiseAdagrad
 from tf_decoupled.optimizers.adam import Adam
+from tf_decoupled.optimizers.adamax import Adamax, AdaMaxW
 from tf_decoupled.optimizers.adamw import AdamW
+from tf_decoupled.optimizers.amsgradw import AMSGradW
+from tf_decoupled.optimizers.conditional_gradient import ConditionalGradient
+from tf_decoupled.optimizers.ftrl import Ftrl, FtrlW
 from tf_decoupled.optimizers.lamb import LAMB
 from tf_decoupled.optimizers.lion import Lion
 from tf_decoupled.optimizers.muon import Muon
+from tf_decoupled.optimizers.nadamw import Nadam, NAdamW
 from tf_decoupled.optimizers.prodigy import Prodigy
+from tf_decoupled.optimizers.proximal_adagrad import ProximalAdagrad
+from tf_decoupled.optimizers.rmsprop import RMSprop, RMSpropW
 from tf_decoupled.optimizers.sgd import SGD
 from tf_decoupled.optimizers.sgdw import SGDW
 from tf_decoupled.wrappers.decouple import decouple
@@ -49,21 +58,37 @@ __all__ = [
     "LAMB",
     "SGD",
     "SGDW",
+    "AMSGradW",
+    "AdaMaxW",
+    "Adadelta",
+    "AdadeltaW",
     "Adafactor",
+    "Adagrad",
+    "AdagradW",
     "Adam",
     "AdamW",
+    "Adamax",
     "Beta",
+    "ConditionalGradient",
     "DynamicLossScale",
+    "Ftrl",
+    "FtrlW",
     "LayerwiseDecay",
     "Lion",
     "Lookahead",
     "Muon",
+    "NAdamW",
+    "Nadam",
     "NormalizedDecay",
     "Optimizer",
     "Partition",
     "Positive",
     "Prodigy",
+    "ProximalAdagrad",
+    "RMSprop",
+    "RMSpropW",
     "RateMultipliers",
+    "RowwiseAdagrad",
     "Scalar",
     "ScheduleFree",
     "Steps",

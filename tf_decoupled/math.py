@@ -43,6 +43,11 @@ def trust_ratio(p: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
     return tf.where((p_norm > 0) & (u_norm > 0), ratio, 1.0)
 
 
+def soft_threshold(x: tf.Tensor, by: tf.Tensor) -> tf.Tensor:
+    """x, nearer to 0 by so much, or 0: the minimum over y of ½ (y − x)² + by |y|."""
+    return tf.sign(x) * tf.maximum(tf.abs(x) - by, 0.0)
+
+
 def shrunk(p: tf.Tensor, κ: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     """(1 − κ)ᵏ p: what k decays leave of p."""
     return tf.exp(tf.math.multiply_no_nan(tf.math.log1p(-κ), k)) * p
@@ -55,6 +60,23 @@ def shrunk_series(β: tf.Tensor, κ: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     gap = tf.minimum(keep, log_β) - larger
     terms = tf.math.expm1(tf.math.multiply_no_nan(gap, k)) / tf.math.expm1(gap)
     return tf.exp((k - 1) * larger + log_β) * tf.where(gap == 0, k, terms)
+
+
+def top_singular_direction(x: tf.Tensor, rounds: int) -> tf.Tensor:
+    """About u₁ v₁ᵀ of the largest singular value, by power iteration; 0 where x is 0.
+
+        v ← Xᵀ X v / ‖Xᵀ X v‖ in each round,  then u = X v / ‖X v‖
+
+    x: [rows, columns]. v starts as the cosines of 0, 1, 2, …, to which no gradient is at right
+    angles by its pattern of zeros or signs.
+    """
+    x = tf.math.divide_no_nan(x, norm(x))
+    u = tf.reduce_sum(x * [math.cos(j) for j in range(x.shape[-1])], -1)
+    for _ in range(rounds):
+        v = tf.linalg.matvec(x, u, transpose_a=True)
+        v = tf.math.divide_no_nan(v, tf.norm(v))
+        u = tf.linalg.matvec(x, v)
+    return tf.math.divide_no_nan(u, tf.norm(u))[:, None] * v
 
 
 def newton_schulz(

@@ -1,10 +1,11 @@
 """The table: one row per optimizer and wrapper. Every property runs on every row."""
 
-from rows import adam, matrices, momentum, rate_free, wrappers
+from rows import adam, classic, matrices, momentum, rate_free, wrappers
 
 CASES = [
     *adam.CASES,
     *momentum.CASES,
+    *classic.CASES,
     *matrices.CASES,
     *rate_free.CASES,
     *wrappers.CASES,
