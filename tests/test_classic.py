@@ -118,24 +118,25 @@ def test_a_variable_that_comes_late_counts_its_own_steps_only():
     np.testing.assert_allclose(now.values[0], start() - RATE * u / np.abs(G), rtol=1e-6)
 
 
-def test_adamax_never_steps_further_than_the_corrected_rate():
+def test_adamax_s_steps_have_the_bound_of_the_paper():
+    """|m| ≤ (1 − β₁) Σᵢ (β₁ / β₂)ⁱ n, as no gradient i steps ago was above n / β₂ⁱ."""
     rng = np.random.default_rng(3)
     grads = [[rng.normal(size=SHAPE) * 10.0 ** rng.integers(-3, 4)] for _ in range(40)]
-    rule = td.AdaMaxW(RATE, 0.0, beta_2=0.9, epsilon=0.0)
-    now = path(rule, start(), grads)
-    lengths = np.abs(np.diff(now, axis=0)).max((1, 2))
-    assert np.all(lengths <= RATE / (1 - 0.9 ** np.arange(2, 41)) * (1 + 1e-6))
+    rule = td.AdaMaxW(RATE, 0.0, beta_1=0.5, beta_2=0.9, epsilon=0.0)
+    lengths = np.abs(np.diff(path(rule, start(), grads), axis=0)).max((1, 2))
+    bound = 0.5 / (1 - 0.5 / 0.9) / (1 - 0.5 ** np.arange(2, 41))
+    assert np.all(lengths <= RATE * bound * (1 + 1e-6))
+    assert np.any(lengths > 0.9 * RATE)
 
 
 def test_amsgrad_s_second_moment_never_falls():
     grads = [[10.0**-i * g] for i, (g,) in enumerate(some())]
-    largest = [now.slots[0]["v_max"].numpy() for now in steps(td.AMSGradW(), [start()], grads)]
+    rule = td.AMSGradW(RATE, 0.0, beta_2=0.5)
+    largest = [now.slots[0]["v_max"].numpy() for now in steps(rule, [start()], grads)]
     assert np.all(np.diff(largest, axis=0) >= 0)
-    lengths = [
-        np.abs(np.diff(path(make(RATE, 0.0), start(), grads), axis=0))[-1].max()
-        for make in (td.AMSGradW, td.AdamW)
-    ]
-    assert lengths[0] < lengths[1]
+    others = path(td.AdamW(RATE, 0.0, beta_2=0.5), start(), grads)
+    lengths = [np.abs(each[-1] - each[-2]) for each in (path(rule, start(), grads), others)]
+    assert np.all(2 * lengths[0] < lengths[1])
 
 
 # Adagrad.
@@ -187,15 +188,11 @@ def test_the_centered_variance_is_the_mean_square_less_the_squared_mean():
     np.testing.assert_allclose(own["v"] + own["a"] ** 2, raw["v"], rtol=1e-12)
 
 
-def test_a_constant_gradient_gives_no_nan_when_centered_as_keras_does():
-    g, optimizers = np.float32(1000.1), (td.RMSprop, keras.optimizers.RMSprop)
-    ours, theirs = (keras.Variable(1.0) for _ in optimizers)
-    for optimizer, v in zip(optimizers, (ours, theirs), strict=True):
-        options = {} if optimizer is not td.RMSprop else dict(jit_compile=False)
-        made = optimizer(1e-3, rho=0.5, centered=True, **options)
-        for _ in range(60):
-            made.apply([tf.constant(g)], [v])
-    assert np.isnan(theirs.numpy()) and np.isfinite(ours.numpy())
+def test_constant_gradients_give_no_nan_when_centered():
+    """The mean square less the square of the mean is, rounded, below 0 for some of these."""
+    g = np.linspace(900, 1100, 60).reshape(20, 3)
+    for now in steps(td.RMSprop(rho=0.5, centered=True), [0 * g], [[g]] * 30, tf.float32):
+        assert np.all(np.isfinite(now.values[0])) and np.all(now.slots[0]["v"] >= 0)
 
 
 def test_momentum_repeats_each_step_in_shrinking_shares():
@@ -329,13 +326,14 @@ def test_it_takes_the_steps_of_keras_s_optimizer_of_the_same_name(cls, options, 
         rate = options.get("learning_rate", 1e-3)
         falling = K.schedules.PolynomialDecay(rate, 10, rate / 10)
         options = options | dict(learning_rate=falling)
-    grads, theirs = gradients(steps=6), variables()
-    ours = run(getattr(td, cls.__name__)(**options, jit_compile=False), variables(), grads)
-    optimizer = cls(**options)
+    double = lambda: [keras.Variable(v.numpy(), dtype="float64") for v in variables()]  # noqa: E731
+    grads = [[g.astype("float64") for g in gs] for gs in gradients(steps=6)]
+    ours = run(getattr(td, cls.__name__)(**options, jit_compile=False), double(), grads)
+    optimizer, theirs = cls(**options), double()
     for gs in grads:
         optimizer.apply([tf.constant(g) for g in gs], theirs)
-    for start, a, b in zip(variables(), ours, theirs, strict=True):
-        np.testing.assert_allclose(a - start.numpy(), b.numpy() - start.numpy(), 2e-5, 1e-6)
+    for v, a, b in zip(variables(), ours, theirs, strict=True):  # what is float32 are numbers
+        np.testing.assert_allclose(a - v.numpy(), b.numpy() - v.numpy(), 3e-5, 1e-12)
 
 
 NAMESAKES = [K.Adam, K.Nadam, K.Adagrad, K.RMSprop, K.Adamax, K.Adadelta, K.Ftrl]

@@ -51,6 +51,8 @@ class Adamax(AdaMaxW):
 
         no decay,  then as AdaMaxW
 
+    Use it to take over a script; AdaMaxW has the paper's rate.
+
     Args:
         epsilon: ε, in units of the gradient.
 

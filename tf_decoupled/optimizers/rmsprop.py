@@ -68,6 +68,8 @@ class RMSprop(RMSpropW):
 
         no decay,  then as RMSpropW
 
+    Use it to take over a script; elsewhere AdamW.
+
     Args:
         rho: ρ.
         momentum: μ; the rate stands inside.
