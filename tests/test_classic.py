@@ -176,7 +176,7 @@ def test_so_is_ftrl_w_with_any_schedule_and_decay_and_keras_s_shrinks():
     adagrad = td.AdagradW(falling, 0.2, initial_accumulator_value=0.1, epsilon=0.0)
     same_paths(td.FtrlW(falling, 0.2), adagrad, start(), some())
     shrunk = path(td.Ftrl(falling), start(), some())
-    assert np.linalg.norm(shrunk[-1]) < 0.1 * np.linalg.norm(shrunk[2])
+    assert np.linalg.norm(shrunk[-1]) < 0.2 * np.linalg.norm(shrunk[2])
 
 
 # RMSprop and Adadelta.
@@ -237,7 +237,7 @@ def test_a_decay_is_not_undone_by_the_next_step(make):
     rule = make(RATE, weight_decay=0.1)
     after = path(rule, start(), [*some(3), *[[0 * G]] * 4])
     for t in range(4):
-        np.testing.assert_allclose(after[3 + t], (1 - 0.1 * RATE) ** (t + 1) * after[2], rtol=1e-9)
+        np.testing.assert_allclose(after[3 + t], (1 - 0.1 * RATE) ** (t + 1) * after[2], rtol=1e-7)
 
 
 def test_the_proximal_step_is_the_minimum_that_it_says():
@@ -279,8 +279,10 @@ def test_a_whole_step_ends_at_the_farthest_point_of_the_ball():
 def test_for_vectors_and_scalars_both_norms_are_the_same():
     for shape in ((5,), (), (1, 4)):
         grads = some(3, shape=shape)
-        both = [td.ConditionalGradient(RATE, lambda_=1.5, ord=o) for o in ("fro", "nuclear")]
-        same_paths(*both, start(shape=shape), grads, 1e-6)
+        options = dict(lambda_=1.5, epsilon=0.0)
+        both = [td.ConditionalGradient(RATE, **options, ord=o) for o in ("fro", "nuclear")]
+        paths = [path(rule, start(shape=shape), grads) for rule in both]
+        np.testing.assert_allclose(*paths, rtol=1e-9, atol=1e-12)
 
 
 def test_the_top_pair_is_found_where_the_largest_row_is_at_right_angles_to_it():

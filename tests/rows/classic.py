@@ -1,7 +1,6 @@
 """Sums, means and largest values of squared gradients, and what their authors put around them."""
 
 from references import classic as papers
-from references.adam import adamw
 
 import tf_decoupled as td
 from rows.adam import ADAMW
@@ -79,8 +78,7 @@ CASES = [
     Case(name="Nadam", optimizer=td.Nadam, **NADAM),
     Case(
         name="AMSGradW",
-        optimizer=td.AMSGradW,
-        **ADAMW | dict(reference=adamw, slots=like("m", "v", "v_max")),
+        **ADAMW | dict(optimizer=td.AMSGradW, slots=like("m", "v", "v_max")),
     ),
     Case(name="AdagradW", optimizer=td.AdagradW, reference=papers.adagradw, **ADAGRAD),
     Case(name="Adagrad", optimizer=td.Adagrad, reference=papers.adagrad, **ADAGRAD),

@@ -43,8 +43,7 @@ class RMSpropW(Optimizer):
 
     def step(self, p, g, s, h):
         if self.centered:
-            deviation = g - s.a
-            v = h.rho * ema(s.v, deviation * deviation, h.rho)
+            v = h.rho * (s.v + (1 - h.rho) * tf.square(g - s.a))
             slots = dict(v=v, a=ema(s.a, g, h.rho))
         else:
             v = ema(s.v, g * g, h.rho)
