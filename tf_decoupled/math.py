@@ -70,13 +70,13 @@ def top_singular_direction(x: tf.Tensor, rounds: int) -> tf.Tensor:
     x: [rows, columns]. v starts as the cosines of 0, 1, 2, …, to which no gradient is at right
     angles by its pattern of zeros or signs.
     """
+    unit = lambda x: tf.math.divide_no_nan(x, tf.sqrt(tf.reduce_sum(x * x)))  # noqa: E731
     x = tf.math.divide_no_nan(x, norm(x))
-    u = tf.reduce_sum(x * [math.cos(j) for j in range(x.shape[-1])], -1)
+    u = tf.reduce_sum(x * [math.cos(j) for j in range(x.shape[-1])], -1, keepdims=True)
     for _ in range(rounds):
-        v = tf.linalg.matvec(x, u, transpose_a=True)
-        v = tf.math.divide_no_nan(v, tf.norm(v))
-        u = tf.linalg.matvec(x, v)
-    return tf.math.divide_no_nan(u, tf.norm(u))[:, None] * v
+        v = unit(tf.matmul(x, u, transpose_a=True))
+        u = tf.matmul(x, v)
+    return unit(u) * tf.linalg.matrix_transpose(v)
 
 
 def newton_schulz(

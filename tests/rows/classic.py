@@ -147,7 +147,7 @@ CASES = [
     ),
     Case(
         name="ConditionalGradient-nuclear",
-        options=dict(lambda_=3.0, ord="nuclear"),
+        options=dict(lambda_=3.0, ord="nuclear", power_steps=4),
         ranges=RADIUS | dict(power_steps=(1, 8)),
         largest_gradient=1e37,
         rescales=True,
