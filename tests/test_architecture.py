@@ -66,6 +66,7 @@ MAY_IMPORT = {
 SCHEDULES = ("cosine", "cycles", "decays", "phases", "piecewise", "plateau")
 SAME_LAYER = {
     *(("adam", "adamw"), ("sgd", "sgdw"), ("lookahead", "wrapper"), ("schedule_free", "wrapper")),
+    ("amsgradw", "adamw"),
     *(("layerwise_decay", "wrapper"), ("rate_multipliers", "wrapper"), ("partition", "wrapper")),
     *(("keras", "keras_sources"), ("keras", "resuming"), ("torch", "layouts")),
     *(("torch", "resuming"), ("torch", "torch_groups"), ("checkpoints", "saved_state")),

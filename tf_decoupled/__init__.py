@@ -38,27 +38,36 @@ from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.grad_init import grad_init
 from tf_decoupled.optimizers.acprop import ACProp
 from tf_decoupled.optimizers.adabelief import AdaBelief
+from tf_decoupled.optimizers.adadelta import Adadelta, AdadeltaW
 from tf_decoupled.optimizers.adafactor import Adafactor
+from tf_decoupled.optimizers.adagrad import Adagrad, AdagradW, RowwiseAdagrad
 from tf_decoupled.optimizers.adam import Adam
+from tf_decoupled.optimizers.adamax import Adamax, AdaMaxW
 from tf_decoupled.optimizers.adamw import AdamW
 from tf_decoupled.optimizers.adan import Adan
 from tf_decoupled.optimizers.ademamix import AdEMAMix
 from tf_decoupled.optimizers.adopt import ADOPT
 from tf_decoupled.optimizers.amos import Amos
+from tf_decoupled.optimizers.amsgradw import AMSGradW
+from tf_decoupled.optimizers.conditional_gradient import ConditionalGradient
 from tf_decoupled.optimizers.diffgrad import DiffGrad
 from tf_decoupled.optimizers.fromage import Fromage
+from tf_decoupled.optimizers.ftrl import Ftrl, FtrlW
 from tf_decoupled.optimizers.generalized_sign_sgd import GeneralizedSignSGD
 from tf_decoupled.optimizers.koala import KOALAM, KOALAV
 from tf_decoupled.optimizers.lamb import LAMB
 from tf_decoupled.optimizers.lars import LARS
 from tf_decoupled.optimizers.lion import Lion
 from tf_decoupled.optimizers.muon import Muon
+from tf_decoupled.optimizers.nadamw import Nadam, NAdamW
 from tf_decoupled.optimizers.noisy_sgd import NoisySGD
 from tf_decoupled.optimizers.novograd import NovoGrad
 from tf_decoupled.optimizers.optimistic_sgd import OptimisticSGD
 from tf_decoupled.optimizers.pnm import PNM, AdaPNM
 from tf_decoupled.optimizers.prodigy import Prodigy
+from tf_decoupled.optimizers.proximal_adagrad import ProximalAdagrad
 from tf_decoupled.optimizers.radam import RAdam
+from tf_decoupled.optimizers.rmsprop import RMSprop, RMSpropW
 from tf_decoupled.optimizers.sgd import SGD
 from tf_decoupled.optimizers.sgdw import SGDW
 from tf_decoupled.optimizers.signum import Signum
@@ -87,23 +96,35 @@ __all__ = [
     "SGDW",
     "SM3",
     "ACProp",
+    "AMSGradW",
     "AdEMAMix",
     "AdaBelief",
+    "AdaMaxW",
     "AdaPNM",
+    "Adadelta",
+    "AdadeltaW",
     "Adafactor",
+    "Adagrad",
+    "AdagradW",
     "Adam",
     "AdamW",
+    "Adamax",
     "Adan",
     "Amos",
     "Beta",
+    "ConditionalGradient",
     "DiffGrad",
     "DynamicLossScale",
     "Fromage",
+    "Ftrl",
+    "FtrlW",
     "GeneralizedSignSGD",
     "LayerwiseDecay",
     "Lion",
     "Lookahead",
     "Muon",
+    "NAdamW",
+    "Nadam",
     "NoisySGD",
     "NormalizedDecay",
     "NovoGrad",
@@ -112,8 +133,12 @@ __all__ = [
     "Partition",
     "Positive",
     "Prodigy",
+    "ProximalAdagrad",
     "RAdam",
+    "RMSprop",
+    "RMSpropW",
     "RateMultipliers",
+    "RowwiseAdagrad",
     "Scalar",
     "ScheduleFree",
     "Signum",

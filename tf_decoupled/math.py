@@ -54,6 +54,11 @@ def rescaled(u: tf.Tensor, length: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
     return tf.where(known, wanted * (u / tf.where(known, length, 1.0)), u)
 
 
+def soft_threshold(x: tf.Tensor, by: tf.Tensor) -> tf.Tensor:
+    """x, nearer to 0 by so much, or 0: the minimum over y of ½ (y − x)² + by |y|."""
+    return tf.sign(x) * tf.maximum(tf.abs(x) - by, 0.0)
+
+
 def shrunk(p: tf.Tensor, κ: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     """(1 − κ)ᵏ p: what k decays leave of p."""
     return tf.exp(tf.math.multiply_no_nan(tf.math.log1p(-κ), k)) * p
@@ -66,6 +71,23 @@ def shrunk_series(β: tf.Tensor, κ: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     gap = tf.minimum(keep, log_β) - larger
     terms = tf.math.expm1(tf.math.multiply_no_nan(gap, k)) / tf.math.expm1(gap)
     return tf.exp((k - 1) * larger + log_β) * tf.where(gap == 0, k, terms)
+
+
+def top_singular_direction(x: tf.Tensor, rounds: int) -> tf.Tensor:
+    """About u₁ v₁ᵀ of the largest singular value, by power iteration; 0 where x is 0.
+
+        v ← Xᵀ X v / ‖Xᵀ X v‖ in each round,  then u = X v / ‖X v‖
+
+    x: [rows, columns]. v starts as the cosines of 0, 1, 2, …, to which no gradient is at right
+    angles by its pattern of zeros or signs.
+    """
+    unit = lambda x: tf.math.divide_no_nan(x, tf.sqrt(tf.reduce_sum(x * x)))  # noqa: E731
+    x = tf.math.divide_no_nan(x, norm(x))
+    u = tf.reduce_sum(x * [math.cos(j) for j in range(x.shape[-1])], -1, keepdims=True)
+    for _ in range(rounds):
+        v = unit(tf.matmul(x, u, transpose_a=True))
+        u = tf.matmul(x, v)
+    return unit(u) * tf.linalg.matrix_transpose(v)
 
 
 def newton_schulz(
