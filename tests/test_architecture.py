@@ -68,6 +68,7 @@ SAME_LAYER = {
     *(("adam", "adamw"), ("sgd", "sgdw"), ("lookahead", "wrapper"), ("schedule_free", "wrapper")),
     ("amsgradw", "adamw"),
     *(("layerwise_decay", "wrapper"), ("rate_multipliers", "wrapper"), ("partition", "wrapper")),
+    *(("mechanic", "wrapper"), ("iterate_average", "wrapper")),
     *(("keras", "keras_sources"), ("keras", "resuming"), ("torch", "layouts")),
     *(("torch", "resuming"), ("torch", "torch_groups"), ("checkpoints", "saved_state")),
     *(("restoring", "saved_state"), ("restoring", "naming"), ("saving", "naming")),

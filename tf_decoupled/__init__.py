@@ -55,6 +55,10 @@ from tf_decoupled.optimizers.fromage import Fromage
 from tf_decoupled.optimizers.ftrl import Ftrl, FtrlW
 from tf_decoupled.optimizers.generalized_sign_sgd import GeneralizedSignSGD
 from tf_decoupled.optimizers.koala import KOALAM, KOALAV
+from tf_decoupled.optimizers.cocob import COCOB
+from tf_decoupled.optimizers.dadapt_adamw import DAdaptAdamW
+from tf_decoupled.optimizers.dog import DoG
+from tf_decoupled.optimizers.dowg import DoWG
 from tf_decoupled.optimizers.lamb import LAMB
 from tf_decoupled.optimizers.lars import LARS
 from tf_decoupled.optimizers.lion import Lion
@@ -76,8 +80,10 @@ from tf_decoupled.optimizers.sophia import Sophia
 from tf_decoupled.optimizers.stable_adamw import StableAdamW
 from tf_decoupled.optimizers.yogi import Yogi
 from tf_decoupled.wrappers.decouple import decouple
+from tf_decoupled.wrappers.iterate_average import IterateAverage
 from tf_decoupled.wrappers.layerwise_decay import LayerwiseDecay
 from tf_decoupled.wrappers.lookahead import Lookahead
+from tf_decoupled.wrappers.mechanic import Mechanic
 from tf_decoupled.wrappers.partition import Partition
 from tf_decoupled.wrappers.rate_multipliers import RateMultipliers
 from tf_decoupled.wrappers.schedule_free import ScheduleFree
@@ -89,6 +95,7 @@ __all__ = [
     "ADOPT",
     "KOALAM",
     "KOALAV",
+    "COCOB",
     "LAMB",
     "LARS",
     "PNM",
@@ -119,9 +126,15 @@ __all__ = [
     "Ftrl",
     "FtrlW",
     "GeneralizedSignSGD",
+    "DAdaptAdamW",
+    "DoG",
+    "DoWG",
+    "DynamicLossScale",
+    "IterateAverage",
     "LayerwiseDecay",
     "Lion",
     "Lookahead",
+    "Mechanic",
     "Muon",
     "NAdamW",
     "Nadam",
