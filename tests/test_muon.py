@@ -8,7 +8,7 @@ import references
 import tensorflow as tf
 from pure import as_float32, assert_vectorizes, last
 
-from tf_decoupled.math import full_product, newton_schulz, thirds
+from tf_decoupled.matrices import full_product, newton_schulz, thirds
 from tf_decoupled.optimizers.muon import COEFFICIENTS, Muon
 
 random = np.random.default_rng(0)

@@ -29,12 +29,17 @@ from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.optimizers.adafactor import Adafactor
 from tf_decoupled.optimizers.adam import Adam
 from tf_decoupled.optimizers.adamw import AdamW
+from tf_decoupled.optimizers.kron import Kron
 from tf_decoupled.optimizers.lamb import LAMB
 from tf_decoupled.optimizers.lion import Lion
+from tf_decoupled.optimizers.mars import MARS
 from tf_decoupled.optimizers.muon import Muon
 from tf_decoupled.optimizers.prodigy import Prodigy
+from tf_decoupled.optimizers.scion import Scion
 from tf_decoupled.optimizers.sgd import SGD
 from tf_decoupled.optimizers.sgdw import SGDW
+from tf_decoupled.optimizers.shampoo import Shampoo
+from tf_decoupled.optimizers.soap import SOAP
 from tf_decoupled.wrappers.decouple import decouple
 from tf_decoupled.wrappers.layerwise_decay import LayerwiseDecay
 from tf_decoupled.wrappers.lookahead import Lookahead
@@ -47,13 +52,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LAMB",
+    "MARS",
     "SGD",
     "SGDW",
+    "SOAP",
     "Adafactor",
     "Adam",
     "AdamW",
     "Beta",
     "DynamicLossScale",
+    "Kron",
     "LayerwiseDecay",
     "Lion",
     "Lookahead",
@@ -66,6 +74,8 @@ __all__ = [
     "RateMultipliers",
     "Scalar",
     "ScheduleFree",
+    "Scion",
+    "Shampoo",
     "Steps",
     "Wrapper",
     "callbacks",
