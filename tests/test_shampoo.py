@@ -1,5 +1,7 @@
 """Shampoo: roots by products of matrices, steps as long as another method's."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -22,7 +24,7 @@ def directions(rule, grads):
     """u of each step, with a rate of 1."""
     values = [np.zeros(grads[0].shape)]
     values += [now.values[0].numpy() for now in steps(rule, [values[0]], [[g] for g in grads])]
-    return [before - after for before, after in zip(values, values[1:], strict=False)]
+    return [before - after for before, after in itertools.pairwise(values)]
 
 
 @pytest.mark.parametrize("p", [2, 4])

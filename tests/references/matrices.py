@@ -194,9 +194,7 @@ def fit(q, length, h, noise, rate):
 
 
 @reference
-def kron(
-    steps, beta_1=0.9, precond_lr=0.1, frequency=1, longest=8192, damping=3.5e-4, max_rms=1.1
-):
+def kron(steps, beta_1=0.9, precond_lr=0.1, frequency=1, longest=8192, damping=3.5e-4, max_rms=1.1):
     """Li 2015 and Pooladzandi & Li 2024 in the symmetric form, its noise averaged out."""
     m, qs, lengths = 0.0, None, [0.0, 0.0]
     for t, (theta, g, lr, delta) in enumerate(steps, 1):
