@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from pure import assert_vectorizes, last
+from pure import assert_vectorizes, last, started, step_all
 
 import tf_decoupled as td
 from tf_decoupled.matrices import spectral_norm
@@ -24,14 +24,23 @@ def mixed(count, seed=1):
     return [a @ rng.normal(size=[4, 4]) @ b for _ in range(count)]
 
 
+def slots_after(rule, grads, dtype=tf.float64):
+    """From steps that are traced once: there are many."""
+    p = tf.zeros(grads[0].shape, dtype)
+    slots = started(rule.init(p), p, dtype)
+    one = tf.function(lambda *x: step_all(rule, [p], *x)[1], autograph=False)
+    for t, g in enumerate(grads):
+        (slots,) = one([tf.constant(g, dtype)], [slots], {}, tf.constant(t))
+    return slots
+
+
 def factors(slots):
     return [slots[name].numpy() for name in ("q_0", "q_1")]
 
 
 def test_gradients_become_white():
     rule = td.Kron(beta_1=0.0)
-    slots = last(rule, [np.zeros([4, 4])], [[g] for g in mixed(400)]).slots[0]
-    left, right = (q @ q for q in factors(slots))
+    left, right = (q @ q for q in factors(slots_after(rule, mixed(400))))
     white = [left @ g @ right for g in mixed(2000, seed=6)]
     for x in (white, np.swapaxes(white, 1, 2)):
         covariance = np.mean(x @ np.swapaxes(x, 1, 2), axis=0) / 4
@@ -52,9 +61,8 @@ def test_the_scale_of_gradients_does_not_matter(shape):
 @pytest.mark.parametrize("rate", [0.1, 0.9])
 def test_factors_stay_symmetric_and_positive(rate):
     sizes = 10.0 ** random.uniform(-3, 3, size=60)
-    grads = [[size * random.normal(size=[4, 4])] for size in sizes]
-    slots = last(td.Kron(precond_lr=rate), [np.zeros([4, 4])], grads, tf.float32).slots[0]
-    for q in factors(slots):
+    grads = [size * random.normal(size=[4, 4]) for size in sizes]
+    for q in factors(slots_after(td.Kron(precond_lr=rate), grads, tf.float32)):
         np.testing.assert_array_equal(q, q.T)
         assert np.linalg.eigvalsh(q).min() > 0
 
@@ -94,8 +102,8 @@ def test_zero_gradients_move_nothing_and_the_first_other_one_sets_the_scale():
 def test_a_row_that_has_no_gradient_is_held_by_the_damping():
     g = random.normal(size=[4, 4])
     g[0] = 0.0
-    slots = last(td.Kron(precond_lr=0.5, damping=0.1), [np.zeros([4, 4])], [[g]] * 300).slots[0]
-    left, right = (q @ q for q in factors(slots))
+    rule = td.Kron(precond_lr=0.5, damping=0.1)
+    left, right = (q @ q for q in factors(slots_after(rule, [g] * 300)))
     assert np.all(np.isfinite(left)) and left[0, 0] * np.max(right) < 1e3
 
 

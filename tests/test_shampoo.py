@@ -131,6 +131,6 @@ def test_a_gradient_of_zero_moves_nothing():
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_vectorized_stack_is_its_variables_one_by_one(compiled):
-    p, g = (tf.constant(random.normal(size=[3, 4, 6]), tf.float32) for _ in range(2))
+    p, g = (tf.constant(random.normal(size=[3, 4, 6])) for _ in range(2))
     rule = td.Shampoo(precondition_frequency=1, block_size=3, epsilon=0.1, steps=12)
     assert_vectorizes(rule, p, g, compiled)
