@@ -125,6 +125,11 @@ def test_a_gradient_of_zero_moves_nothing():
         assert not np.any(direction(np.zeros([3, 4]), tf.float32, precise=precise))
 
 
+@pytest.mark.parametrize("scale", ["original", "match_rms_adamw", "rms_to_rms"])
+def test_a_matrix_without_rows_is_stepped(scale):
+    assert direction(np.zeros([0, 3]), scale=scale).shape == (0, 3)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_parts_add_up_and_bfloat16_holds_them(compiled):
     x = tf.constant(random.uniform(-1, 1, [10_000]), tf.float32)

@@ -64,6 +64,6 @@ class MARS(Optimizer):
         if self.form == "shampoo":
             rows, columns = matrix_shape(p)
             u = tf.reshape(newton_schulz(as_matrix(m), 5 * [JORDAN]), p.shape)
-            return math.sqrt(max(1.0, columns / rows)) * u, slots
+            return math.sqrt(max(1.0, columns / max(rows, 1))) * u, slots
         v = slots["v"] = ema(s.v, c * c, h.beta_2)
         return m / h.correction.beta_1 / (tf.sqrt(v / h.correction.beta_2) + h.epsilon), slots

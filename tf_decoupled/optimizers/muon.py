@@ -37,9 +37,9 @@ COEFFICIENTS = {
     ),
 }
 SCALES = {
-    "original": lambda rows, columns: math.sqrt(max(1.0, columns / rows)),
+    "original": lambda rows, columns: math.sqrt(max(1.0, columns / max(rows, 1))),
     "match_rms_adamw": lambda rows, columns: 0.2 * math.sqrt(max(rows, columns)),
-    "rms_to_rms": lambda rows, columns: math.sqrt(columns / rows),
+    "rms_to_rms": lambda rows, columns: math.sqrt(columns / max(rows, 1)),
 }
 
 
