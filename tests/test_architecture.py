@@ -20,6 +20,7 @@ TESTS = sorted(pathlib.Path(__file__).parent.rglob("*.py"))
 # Layers from the bottom up; a file of `engine`, or a folder in it, is a layer of its own.
 MAY_IMPORT = {
     "math": set(),
+    "matrices": set(),
     "registry": set(),
     "arguments": set(),
     "keras_hooks": set(),
@@ -49,7 +50,7 @@ MAY_IMPORT = {
         *("arguments", "blocks", "building", "concern", "decay", "hyperparameters", "keras_hooks"),
         *("masks", "order", "persistence", "replicas", "rule", "state", "step"),
     },
-    "optimizers": {"optimizer", "state", "math", "schedules", "hyperparameters"},
+    "optimizers": {"optimizer", "state", "math", "matrices", "schedules", "hyperparameters"},
     "wrappers": {
         *("building", "decay", "hyperparameters", "layers", "masks", "optimizer", "registry"),
         *("replicas", "state"),

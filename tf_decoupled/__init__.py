@@ -49,19 +49,21 @@ from tf_decoupled.optimizers.ademamix import AdEMAMix
 from tf_decoupled.optimizers.adopt import ADOPT
 from tf_decoupled.optimizers.amos import Amos
 from tf_decoupled.optimizers.amsgradw import AMSGradW
+from tf_decoupled.optimizers.cocob import COCOB
 from tf_decoupled.optimizers.conditional_gradient import ConditionalGradient
+from tf_decoupled.optimizers.dadapt_adamw import DAdaptAdamW
 from tf_decoupled.optimizers.diffgrad import DiffGrad
+from tf_decoupled.optimizers.dog import DoG
+from tf_decoupled.optimizers.dowg import DoWG
 from tf_decoupled.optimizers.fromage import Fromage
 from tf_decoupled.optimizers.ftrl import Ftrl, FtrlW
 from tf_decoupled.optimizers.generalized_sign_sgd import GeneralizedSignSGD
 from tf_decoupled.optimizers.koala import KOALAM, KOALAV
-from tf_decoupled.optimizers.cocob import COCOB
-from tf_decoupled.optimizers.dadapt_adamw import DAdaptAdamW
-from tf_decoupled.optimizers.dog import DoG
-from tf_decoupled.optimizers.dowg import DoWG
+from tf_decoupled.optimizers.kron import Kron
 from tf_decoupled.optimizers.lamb import LAMB
 from tf_decoupled.optimizers.lars import LARS
 from tf_decoupled.optimizers.lion import Lion
+from tf_decoupled.optimizers.mars import MARS
 from tf_decoupled.optimizers.muon import Muon
 from tf_decoupled.optimizers.nadamw import Nadam, NAdamW
 from tf_decoupled.optimizers.noisy_sgd import NoisySGD
@@ -72,10 +74,13 @@ from tf_decoupled.optimizers.prodigy import Prodigy
 from tf_decoupled.optimizers.proximal_adagrad import ProximalAdagrad
 from tf_decoupled.optimizers.radam import RAdam
 from tf_decoupled.optimizers.rmsprop import RMSprop, RMSpropW
+from tf_decoupled.optimizers.scion import Scion
 from tf_decoupled.optimizers.sgd import SGD
 from tf_decoupled.optimizers.sgdw import SGDW
+from tf_decoupled.optimizers.shampoo import Shampoo
 from tf_decoupled.optimizers.signum import Signum
 from tf_decoupled.optimizers.sm3 import SM3
+from tf_decoupled.optimizers.soap import SOAP
 from tf_decoupled.optimizers.sophia import Sophia
 from tf_decoupled.optimizers.stable_adamw import StableAdamW
 from tf_decoupled.optimizers.yogi import Yogi
@@ -93,15 +98,17 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ADOPT",
+    "COCOB",
     "KOALAM",
     "KOALAV",
-    "COCOB",
     "LAMB",
     "LARS",
+    "MARS",
     "PNM",
     "SGD",
     "SGDW",
     "SM3",
+    "SOAP",
     "ACProp",
     "AMSGradW",
     "AdEMAMix",
@@ -120,17 +127,17 @@ __all__ = [
     "Amos",
     "Beta",
     "ConditionalGradient",
+    "DAdaptAdamW",
     "DiffGrad",
+    "DoG",
+    "DoWG",
     "DynamicLossScale",
     "Fromage",
     "Ftrl",
     "FtrlW",
     "GeneralizedSignSGD",
-    "DAdaptAdamW",
-    "DoG",
-    "DoWG",
-    "DynamicLossScale",
     "IterateAverage",
+    "Kron",
     "LayerwiseDecay",
     "Lion",
     "Lookahead",
@@ -154,6 +161,8 @@ __all__ = [
     "RowwiseAdagrad",
     "Scalar",
     "ScheduleFree",
+    "Scion",
+    "Shampoo",
     "Signum",
     "Sophia",
     "StableAdamW",

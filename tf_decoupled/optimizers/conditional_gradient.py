@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from tf_decoupled.engine.hyperparameters import Count, Scalar
 from tf_decoupled.engine.optimizer import Optimizer
-from tf_decoupled.math import norm, top_singular_direction
+from tf_decoupled.math import norm
+from tf_decoupled.matrices import top_singular_direction
 
 
 class ConditionalGradient(Optimizer):
