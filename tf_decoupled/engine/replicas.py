@@ -181,3 +181,15 @@ def check_same(own: tf.Variable, variable: tf.Variable) -> None:
 
 def _name(strategy: tf.distribute.Strategy | None) -> str:
     return "no strategy" if strategy is None else type(strategy).__name__
+
+
+def local(variable: tf.Variable) -> tf.Variable:
+    """The part of a variable that this replica reads; what is assigned to it, no other one sees.
+
+    The variable itself outside of replicas, and where replicas see it as their own.
+    """
+    context, strategy = tf.distribute.get_replica_context(), tf.distribute.get_strategy()
+    if context is None or isinstance(strategy, INLINE) or not tf.distribute.has_strategy():
+        return variable
+    parts = components(variable)
+    return parts[tf.get_static_value(context.replica_id_in_sync_group) % len(parts)]
