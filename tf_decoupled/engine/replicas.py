@@ -193,3 +193,11 @@ def local(variable: tf.Variable) -> tf.Variable:
         return variable
     parts = components(variable)
     return parts[tf.get_static_value(context.replica_id_in_sync_group) % len(parts)]
+
+
+def place() -> tuple[Any, int]:
+    """Which of the replicas this is, and how many there are; 0 and 1 outside of replicas."""
+    context = tf.distribute.get_replica_context()
+    if context is None or not tf.distribute.has_strategy():
+        return 0, 1
+    return context.replica_id_in_sync_group, context.num_replicas_in_sync

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tf_decoupled.engine import replicas
 from tf_decoupled.gradients.random import Seed, probes, seeds
 from tf_decoupled.gradients.tape import dense_gradient, full, loss_of, norm, own
 
@@ -71,12 +72,11 @@ def per_example(
         sums = [tf.reduce_sum(g, 0) for g in grads]
     else:
         sums, losses, norms = _in_parts(clipped, variables, batch, size, microbatch_size)
-    context = tf.distribute.get_replica_context()
-    replicas = 1 if context is None else context.num_replicas_in_sync
+    replica, count = replicas.place()
     if not (isinstance(noise_multiplier, (int, float)) and noise_multiplier == 0):
-        deviation = noise_multiplier * clip_norm / replicas**0.5
-        sums = _with_noise(sums, deviation, _own_seed(seed, context))
-    lot = size * replicas if lot_size is None else lot_size
+        deviation = noise_multiplier * clip_norm / count**0.5
+        sums = _with_noise(sums, deviation, _own_seed(seed, replica))
+    lot = size * count if lot_size is None else lot_size
     return PerExample(losses, [g / tf.cast(lot, g.dtype) for g in sums], norms)
 
 
@@ -120,14 +120,13 @@ def _in_parts(clipped: Callable, variables: list, batch: Any, size: Any, at_once
     return sums, *(tf.reshape(array.stack(), [-1])[:size] for array in arrays)
 
 
-def _own_seed(seed: Seed, context: Any) -> tf.Tensor:
+def _own_seed(seed: Seed, replica: Any) -> tf.Tensor:
     """This replica's seed, so that each has other noise, whether it was given another one or not."""
     if seed is None:
         raise ValueError(
             "Noise needs a seed, another one at each step: `seed=[secret, step]`. "
             "Received: seed=None"
         )
-    replica = 0 if context is None else context.replica_id_in_sync_group
     drawn = seeds(seed)
     return tf.stack([drawn[0], drawn[1] ^ tf.cast(replica, tf.int32)])
 

@@ -32,5 +32,7 @@ def signs(like: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 def sampled_classes(logits: tf.Tensor, seed: Seed) -> tf.Tensor:
     """Classes drawn from softmax(logits), by Gumbel's argmax; int64, of all axes but the last."""
     bits = random_bits(tf.shape(logits), seeds(seed))
-    u = (tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), logits.dtype) + 0.5) / 2**24
+    u = (
+        tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), logits.dtype) + 0.5
+    ) / 2**24
     return tf.argmax(logits - tf.math.log(-tf.math.log(u)), -1)

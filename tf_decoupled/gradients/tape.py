@@ -62,3 +62,22 @@ def norm(a: Sequence) -> tf.Tensor:
     unit = tf.where(largest > 0, largest, tf.ones_like(largest))
     scaled = [x / tf.cast(unit, x.dtype) for x in a]
     return unit * tf.sqrt(dot(scaled, scaled))
+
+
+def flat(tensors: Sequence) -> tf.Tensor:
+    """Tensors as one vector, in float64 if one of them is."""
+    tensors = [full(x) for x in tensors]
+    dtype = tf.float64 if any(x.dtype == tf.float64 for x in tensors) else tf.float32
+    return tf.concat([tf.cast(tf.reshape(x, [-1]), dtype) for x in tensors], 0)
+
+
+def parts(vector: tf.Tensor, like: Sequence) -> list[tf.Tensor]:
+    """A vector, or a stack of vectors [k, n], as tensors of these shapes, [k, *shape]."""
+    sizes, stack = [x.shape.num_elements() for x in like], vector.shape[:-1]
+    pairs = zip(tf.split(vector, sizes, -1), like, strict=True)
+    return [tf.reshape(part, [*stack, *x.shape]) for part, x in pairs]
+
+
+def epsilon(dtype: tf.DType) -> float:
+    """The distance from 1 to the next number."""
+    return 2.0**-52 if dtype == tf.float64 else 2.0**-23
