@@ -53,6 +53,9 @@ MAY_IMPORT = {
         *("building", "decay", "hyperparameters", "layers", "masks", "optimizer", "registry"),
         *("replicas", "state"),
     },
+    "gradients": {"math", "replicas", "state"},
+    "lbfgs": {"gradients", "replicas", "state"},
+    "training": {"gradients", "replicas"},
     "batch_norm": {"state"},
     "export": {"pieces", "state"},
     "callbacks": {"optimizer", "state", "math", "hyperparameters"},
@@ -67,6 +70,9 @@ SAME_LAYER = {
     *(("torch", "resuming"), ("torch", "torch_groups"), ("checkpoints", "saved_state")),
     *(("restoring", "saved_state"), ("restoring", "naming"), ("saving", "naming")),
     *(("saving", "saved_state"), ("saved_state", "naming")),
+    *(("sam", "tape"), ("per_example", "tape"), ("per_example", "random"), ("curvature", "tape")),
+    *(("curvature", "random"), ("eigenvalues", "tape"), ("eigenvalues", "random")),
+    ("eigenvalues", "curvature"),
 }
 
 

@@ -20,12 +20,22 @@ if _backend != "tensorflow":
         f"Received: {_backend!r}"
     )
 
-from tf_decoupled import callbacks, export, importers, masks, schedules, transforms
+from tf_decoupled import (
+    callbacks,
+    export,
+    gradients,
+    importers,
+    masks,
+    schedules,
+    training,
+    transforms,
+)
 from tf_decoupled.batch_norm import refresh_batch_norm
 from tf_decoupled.engine.concerns.loss_scale import DynamicLossScale
 from tf_decoupled.engine.decay import NormalizedDecay
 from tf_decoupled.engine.hyperparameters import Beta, Positive, Scalar, Steps
 from tf_decoupled.engine.optimizer import Optimizer
+from tf_decoupled.lbfgs import Minimized, minimize_lbfgs
 from tf_decoupled.optimizers.adafactor import Adafactor
 from tf_decoupled.optimizers.adam import Adam
 from tf_decoupled.optimizers.adamw import AdamW
@@ -57,6 +67,7 @@ __all__ = [
     "LayerwiseDecay",
     "Lion",
     "Lookahead",
+    "Minimized",
     "Muon",
     "NormalizedDecay",
     "Optimizer",
@@ -71,9 +82,12 @@ __all__ = [
     "callbacks",
     "decouple",
     "export",
+    "gradients",
     "importers",
     "masks",
+    "minimize_lbfgs",
     "refresh_batch_norm",
     "schedules",
+    "training",
     "transforms",
 ]

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tf_decoupled.engine import replicas
 from tf_decoupled.engine.state import tf_variable
-from tf_decoupled.gradients.tape import dense_gradient, epsilon, flat, full, loss_of, parts
+from tf_decoupled.gradients.tape import dense_gradient, epsilon, flat, loss_of, parts
 
 RUNNING, GRADIENT, LOSS, ITERATIONS, EVALUATIONS, LINE_SEARCH, CALLBACK, NOT_FINITE = range(8)
 REASONS = {
@@ -67,8 +67,8 @@ def minimize_lbfgs(
     Adam. Not for mini-batches or dropout: the line search compares losses.
 
     Args:
-        loss_fn: no argument; the loss, or a tuple that begins with it. Traced once.
-        variables: to be minimized over. Those in float64 keep their digits only if all are.
+        loss_fn: no argument; the loss, or a tuple that begins with it. It is traced.
+        variables: to be minimized over, best in float64.
         memory: m.
         max_iterations, max_evaluations: of steps, and of losses with their gradients.
         gradient_tolerance: it ends where no entry of the gradient is larger.
@@ -207,7 +207,7 @@ def _search(start: Point, g: tf.Tensor) -> Search:
 
 
 def _judge(s: State, new: Point, g: tf.Tensor, options: Options) -> tuple[Search, tf.Tensor]:
-    """Takes a point into the search: bracketing and zoom are one. Returns whether it is the step."""
+    """Takes a point into the search, bracketing and zoom alike; returns whether it is the step."""
     low, high, start = s.search.low, s.search.high, s.start
     lower = new.loss <= start.loss + options.c1 * new.rate * start.slope
     rounding = 8 * epsilon(new.loss.dtype) * tf.abs(start.loss)
@@ -321,7 +321,7 @@ def _check(options: Options, variables: list) -> None:
         raise RuntimeError(
             "`minimize_lbfgs` makes a graph of its own: call it outside of `tf.function`."
         )
-    if replicas.place()[1] > 1 or tf.distribute.has_strategy():
+    if replicas.in_strategy():
         raise NotImplementedError(
             "`minimize_lbfgs` is for one device: call it outside of `strategy.scope()`, on "
             "variables that were made there."

@@ -201,3 +201,8 @@ def place() -> tuple[Any, int]:
     if context is None or not tf.distribute.has_strategy():
         return 0, 1
     return context.replica_id_in_sync_group, context.num_replicas_in_sync
+
+
+def in_strategy() -> bool:
+    """Whether this is inside of the scope or the replicas of a strategy."""
+    return tf.distribute.has_strategy()

@@ -121,7 +121,7 @@ def _in_parts(clipped: Callable, variables: list, batch: Any, size: Any, at_once
 
 
 def _own_seed(seed: Seed, replica: Any) -> tf.Tensor:
-    """This replica's seed, so that each has other noise, whether it was given another one or not."""
+    """A seed of this replica: each has other noise, also where all were given the same seed."""
     if seed is None:
         raise ValueError(
             "Noise needs a seed, another one at each step: `seed=[secret, step]`. "

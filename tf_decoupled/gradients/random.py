@@ -25,14 +25,12 @@ def probes(like: Sequence, seeds: tf.Tensor, distribution: str) -> list[tf.Tenso
 
 def signs(like: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """±1, each as often, shaped as `like`."""
-    bits = tf.bitwise.right_shift(random_bits(like.shape, seed), tf.constant(31, tf.uint32))
+    bits = tf.bitwise.right_shift(random_bits(like.shape, seed), 31)
     return 1 - 2 * tf.cast(bits, like.dtype)
 
 
 def sampled_classes(logits: tf.Tensor, seed: Seed) -> tf.Tensor:
     """Classes drawn from softmax(logits), by Gumbel's argmax; int64, of all axes but the last."""
-    bits = random_bits(tf.shape(logits), seeds(seed))
-    u = (
-        tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), logits.dtype) + 0.5
-    ) / 2**24
+    bits = tf.bitwise.right_shift(random_bits(tf.shape(logits), seeds(seed)), 8)
+    u = (tf.cast(bits, logits.dtype) + 0.5) / 2.0**24
     return tf.argmax(logits - tf.math.log(-tf.math.log(u)), -1)
