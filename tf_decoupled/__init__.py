@@ -39,6 +39,7 @@ from tf_decoupled.lbfgs import Minimized, minimize_lbfgs
 from tf_decoupled.optimizers.adafactor import Adafactor
 from tf_decoupled.optimizers.adam import Adam
 from tf_decoupled.optimizers.adamw import AdamW
+from tf_decoupled.optimizers.dpsgd import DPSGD
 from tf_decoupled.optimizers.lamb import LAMB
 from tf_decoupled.optimizers.lion import Lion
 from tf_decoupled.optimizers.muon import Muon
@@ -56,6 +57,7 @@ from tf_decoupled.wrappers.wrapper import Wrapper
 __version__ = "0.1.0"
 
 __all__ = [
+    "DPSGD",
     "LAMB",
     "SGD",
     "SGDW",

@@ -90,7 +90,8 @@ def minimize_lbfgs(
     options = Options(memory, max_iterations, max_evaluations, gradient_tolerance, loss_tolerance)
     options = options._replace(c1=c1, c2=c2, max_line_search=max_line_search, callback=callback)
     _check(options, variables)
-    loop = lambda: _minimize(loss_fn, variables, options)  # noqa: E731
+    problem = Problem(loss_fn, variables)
+    loop = lambda: _minimize(problem, options)  # noqa: E731
     iterations, evaluations, loss, length, reason = tf.function(
         loop, autograph=False, jit_compile=jit_compile
     )()
@@ -154,37 +155,44 @@ class State(NamedTuple):
     reason: tf.Tensor
 
 
-def _minimize(loss_fn: Callable, variables: list, options: Options) -> tuple:
-    """The loop: each round is one evaluation, whatever it is for, so that the loss is traced once
-    more than for the start."""
+class Problem(NamedTuple):
+    """A loss of variables, as a function of one vector."""
 
-    def assign(x: tf.Tensor) -> None:
-        for v, part in zip(variables, parts(x, variables), strict=True):
+    loss_fn: Callable[[], Any]
+    variables: list[tf.Variable]
+
+    def assign(self, x: tf.Tensor) -> None:
+        for v, part in zip(self.variables, parts(x, self.variables), strict=True):
             v.assign(tf.cast(part, v.dtype))
 
-    def evaluate(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        assign(x)
-        outputs, grads = dense_gradient(loss_fn, variables)
+    def evaluate(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Loss and gradient; inf and zeros where one of them isn't finite."""
+        self.assign(x)
+        outputs, grads = dense_gradient(self.loss_fn, self.variables)
         loss, g = tf.cast(tf.reshape(loss_of(outputs), []), x.dtype), tf.cast(flat(grads), x.dtype)
         finite = tf.math.is_finite(loss) & tf.reduce_all(tf.math.is_finite(g))
         return tf.where(finite, loss, float("inf")), tf.where(finite, g, tf.zeros_like(g))
 
+
+def _minimize(problem: Problem, options: Options) -> tuple:
+    """The loop. Each round is one evaluation, whatever for: the loss stands in the graph twice."""
+
     def body(s: State) -> list[State]:
-        loss, g = evaluate(s.x + s.search.rate * s.p)
+        loss, g = problem.evaluate(s.x + s.search.rate * s.p)
         point = Point(s.search.rate, loss, _dot(g, s.p))
         search, accepted = _judge(s, point, g, options)
         s = s._replace(search=search, evaluations=s.evaluations + 1)
         over = accepted | (search.tries >= options.max_line_search)
-        going = lambda: s  # noqa: E731
-        s = tf.cond(over, lambda: _step(s, accepted, point, g, assign, options), going)
-        enough = options.max_evaluations is not None and s.evaluations >= options.max_evaluations
-        return [s._replace(reason=tf.where((s.reason == RUNNING) & enough, EVALUATIONS, s.reason))]
+        step, going_on = lambda: _step(s, accepted, point, g, problem, options), lambda: s
+        s = tf.cond(over, step, going_on)
+        limit = options.max_evaluations
+        enough = (s.reason == RUNNING) & (limit is not None and s.evaluations >= limit)
+        return [s._replace(reason=tf.where(enough, EVALUATIONS, s.reason))]
 
-    x = tf.identity(flat(variables))
-    loss, g = evaluate(x)
-    s = _started(x, loss, g, options)
+    x = tf.identity(flat(problem.variables))
+    s = _started(x, *problem.evaluate(x), options)
     (s,) = tf.while_loop(lambda s: s.reason == RUNNING, body, [s])
-    assign(s.x)
+    problem.assign(s.x)
     return s.iterations, s.evaluations, s.start.loss, tf.reduce_max(tf.abs(s.g)), s.reason
 
 
@@ -241,7 +249,7 @@ def _between(low: Point, high: Point) -> tf.Tensor:
 
 
 def _step(
-    s: State, accepted: tf.Tensor, point: Point, g: tf.Tensor, assign: Callable, options: Options
+    s: State, accepted: tf.Tensor, point: Point, g: tf.Tensor, problem: Problem, options: Options
 ) -> State:
     """Takes the point, or where none was accepted the best of the line, and begins a new line."""
     point = _either(accepted, point, s.search.low)
@@ -256,7 +264,7 @@ def _step(
     small = change <= options.loss_tolerance * tf.maximum(tf.abs(point.loss), 1)
     no_change = moved & small & (options.loss_tolerance > 0)
     stuck = ~moved & (s.products[0] == 0)
-    stopped = _stopped(options, assign, x, moved, iterations, point.loss, length)
+    stopped = _stopped(options, problem, x, moved, iterations, point.loss, length)
     reason = tf.where(stopped, CALLBACK, RUNNING)
     reason = tf.where(iterations >= options.max_iterations, ITERATIONS, reason)
     reason = tf.where(stuck, LINE_SEARCH, tf.where(no_change, LOSS, reason))
@@ -267,14 +275,14 @@ def _step(
 
 
 def _stopped(
-    options: Options, assign: Callable, x: tf.Tensor, moved: tf.Tensor, *progress: tf.Tensor
+    options: Options, problem: Problem, x: tf.Tensor, moved: tf.Tensor, *progress: tf.Tensor
 ) -> tf.Tensor:
     """Whether the callback, called after a step, ends it all."""
     if options.callback is None:
         return tf.constant(False)
 
     def called() -> tf.Tensor:
-        assign(x)
+        problem.assign(x)
         return tf.cast(options.callback(*progress) or False, tf.bool)
 
     return tf.cond(moved, called, lambda: tf.constant(False))

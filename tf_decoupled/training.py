@@ -1,16 +1,21 @@
-"""Training in `fit` that needs more than one gradient: SAM.
+"""Training in `fit` that needs more than one gradient: SAM, and estimates of the Hessian.
 
 model = td.training.Model(model, rho=0.05)
 model.compile(td.AdamW(1e-3), loss="sparse_categorical_crossentropy")
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tf_decoupled.engine import replicas
+from tf_decoupled.gradients.curvature import gauss_newton_bartlett, hutchinson
 from tf_decoupled.gradients.sam import sam
+from tf_decoupled.gradients.tape import full, own, unchanged
+
+ESTIMATORS = ("hutchinson", "gauss_newton_bartlett")
 
 
 class TrainStep:
@@ -19,23 +24,28 @@ class TrainStep:
         class Mine(td.training.TrainStep, keras.Model):
             rho = 0.05
 
-    Each batch is passed twice. The loss and metrics that `fit` shows are those of the first pass,
-    at the weights themselves; batch statistics are updated once. It calls `compute_loss` and
-    `compute_metrics`, which may be overridden as in Keras.
+    With SAM each batch is passed twice. The loss and metrics that `fit` shows are those of the
+    first pass, at the weights themselves, and batch statistics are updated once. It calls
+    `compute_loss` and `compute_metrics`, which may be overridden as in Keras.
 
-    Attributes:
+    Attributes, read when the step is traced:
         rho, adaptive, eta, alpha: of `td.gradients.sam`. rho may be a schedule of the updates done;
-            0 is Keras's own training step. They are read when the step is traced.
+            0 is Keras's own training step.
+        estimate_every: every so many updates, from the first, the optimizer gets an estimate of the
+            Hessian's diagonal, before the step: for `td.Sophia`. 0: never.
+        estimator: "hutchinson", or "gauss_newton_bartlett" for a model that returns logits.
+        seed: of the estimates.
     """
 
     rho: Any = 0.0
     adaptive: bool = False
     eta: float = 0.01
     alpha: float = 0.0
+    estimate_every: int = 0
+    estimator: str = "hutchinson"
+    seed: int = 0
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        if self.optimizer is None or not self.trainable_variables or self._is_zero(self.rho):
-            return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
 
         def loss_fn() -> tuple:
@@ -43,30 +53,63 @@ class TrainStep:
             loss = self.compute_loss(
                 x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
             )
-            return self.optimizer.scale_loss(loss), loss, y_pred
+            return loss, y_pred
 
-        (_, loss, y_pred), gradients = self.gradients(loss_fn)
+        if self.estimate_every:
+            self._estimate(lambda: loss_fn()[0], lambda: self(x, training=True))
+        if isinstance(self.rho, (int, float)) and self.rho == 0:
+            return super().train_step(data)
+        loss, y_pred = self._step(loss_fn)
         self._show(loss, x)
-        self.optimizer.apply(gradients, self.trainable_variables)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
-    def gradients(self, loss_fn: Any) -> tuple[Any, list]:
-        """What `loss_fn` returned, and the gradients that the optimizer is to apply."""
-        rho = self.rho(self.optimizer.iterations) if callable(self.rho) else self.rho
-        changed = {id(v): v for v in (*self.non_trainable_variables, *self.metrics_variables)}
-        return sam(
-            loss_fn,
-            self.trainable_variables,
-            rho,
-            adaptive=self.adaptive,
-            eta=self.eta,
-            alpha=self.alpha,
-            state=list(changed.values()),
-        )
+    def _step(self, loss_fn: Callable[[], tuple]) -> tuple:
+        """One step by SAM: the loss and the predictions of the first pass."""
 
-    @staticmethod
-    def _is_zero(rho: Any) -> bool:
-        return isinstance(rho, (int, float)) and rho == 0
+        def scaled() -> tuple:
+            loss, y_pred = loss_fn()
+            return self.optimizer.scale_loss(loss), loss, y_pred
+
+        rho = self.rho(self.optimizer.iterations) if callable(self.rho) else self.rho
+        options = dict(adaptive=self.adaptive, eta=self.eta, alpha=self.alpha)
+        (_, loss, y_pred), gradients = sam(
+            scaled, self.trainable_variables, rho, state=self._changing(), **options
+        )
+        if hasattr(self.optimizer, "observe_loss"):
+            self.optimizer.observe_loss(loss)  # `scale_loss` saw that of the second pass last
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return loss, y_pred
+
+    def _changing(self) -> list:
+        """What a pass may change: batch statistics, seeds of dropout, metrics."""
+        variables = (*self.non_trainable_variables, *self.metrics_variables)
+        return list({id(v): v for v in variables}.values())
+
+    def _estimate(self, loss_fn: Callable[[], Any], logits_fn: Callable[[], Any]) -> None:
+        """Hands an estimate of the Hessian's diagonal to the optimizer, where it is time to."""
+        variables, optimizer = self.trainable_variables, self.optimizer
+        due = tf.cast(optimizer.iterations, tf.int32) % self.estimate_every == 0
+        seed = tf.stack([self.seed, tf.cast(optimizer.iterations, tf.int32)])
+        _, count = replicas.place()
+
+        def estimates() -> list[tf.Tensor]:
+            with unchanged(own(self._changing())):
+                if self.estimator == "hutchinson":
+                    return hutchinson(loss_fn, variables, seed)
+                return [e / count for e in gauss_newton_bartlett(logits_fn, variables, seed)]
+
+        if not replicas.in_strategy():
+            optimizer.build(variables)
+
+            def tell() -> tf.Tensor:
+                optimizer.apply_estimates(estimates(), variables)
+                return tf.constant(True)
+
+            tf.cond(due, tell, lambda: tf.constant(False))
+            return
+        # Replicas can't meet inside of a condition; of estimates that are no numbers none is used.
+        nothing = lambda: [full(v) * float("nan") for v in own(variables)]  # noqa: E731
+        optimizer.apply_estimates(tf.cond(due, estimates, nothing), variables)
 
     def _show(self, loss: tf.Tensor, x: Any) -> None:
         """Takes the loss into the mean that `fit` shows, as Keras's own training step does."""
@@ -79,7 +122,7 @@ class TrainStep:
 
 @keras.saving.register_keras_serializable("tf_decoupled")
 class Model(TrainStep, keras.Model):
-    """A model around any Keras model, that trains it by SAM.
+    """A model around any Keras model, that trains it by SAM, and estimates its Hessian.
 
         model = td.training.Model(keras.Sequential([...]), rho=0.05)
 
@@ -93,9 +136,14 @@ class Model(TrainStep, keras.Model):
         inner: a functional, sequential or subclassed model; a subclassed one must be registered
             with Keras to be saved.
         rho: ρ of SAM: a number, or a LearningRateSchedule of the updates done. GSAM's ρ is as
-            large as its rate: the same schedule as the rate's, with ρ for its peak. 0 is plain.
+            large as its rate: the same schedule as the rate's, with ρ for its peak. 0: no SAM.
         adaptive, eta: ASAM, with ρ about 10 times larger.
         alpha: GSAM's α.
+        estimate_every: every so many updates, from the first, the optimizer gets an estimate of the
+            Hessian's diagonal, before the step: for `td.Sophia`. 0: never. With accumulated
+            gradients, at each part of such an update.
+        estimator: "hutchinson", or "gauss_newton_bartlett" for a model that returns logits.
+        seed: of the estimates.
 
     Foret et al., "Sharpness-Aware Minimization for Efficiently Improving Generalization", 2021,
     algorithm 1. arXiv:2010.01412
@@ -109,17 +157,18 @@ class Model(TrainStep, keras.Model):
         adaptive: bool = False,
         eta: float = 0.01,
         alpha: float = 0.0,
+        estimate_every: int = 0,
+        estimator: str = "hutchinson",
+        seed: int = 0,
         name: str | None = None,
         **kwargs: Any,
     ):
-        if not isinstance(inner, keras.Model):
-            raise TypeError(f"`inner` must be a keras.Model. Received: {inner!r}")
-        for argument, value in dict(rho=rho, eta=eta, alpha=alpha).items():
-            if not callable(value) and not value >= 0:
-                raise ValueError(f"`{argument}` must be at least 0. Received: {argument}={value!r}")
+        given = dict(rho=rho, eta=eta, alpha=alpha, estimate_every=estimate_every)
+        _check(inner, given, estimator)
         super().__init__(name=name or inner.name, autocast=False, **kwargs)
         self.inner, self.rho = inner, rho
         self.adaptive, self.eta, self.alpha = adaptive, eta, alpha
+        self.estimate_every, self.estimator, self.seed = estimate_every, estimator, seed
 
     def build(self, input_shape: Any) -> None:
         if not self.inner.built:
@@ -130,16 +179,11 @@ class Model(TrainStep, keras.Model):
         return self.inner(inputs, training=training, mask=mask)
 
     def get_config(self) -> dict[str, Any]:
-        rho = keras.saving.serialize_keras_object(self.rho) if callable(self.rho) else self.rho
-        return dict(
-            inner=keras.saving.serialize_keras_object(self.inner),
-            rho=rho,
-            adaptive=self.adaptive,
-            eta=self.eta,
-            alpha=self.alpha,
-            name=self.name,
-            trainable=self.trainable,
-        )
+        save = keras.saving.serialize_keras_object
+        names = ("adaptive", "eta", "alpha", "estimate_every", "estimator", "seed", "name")
+        config = {name: getattr(self, name) for name in (*names, "trainable")}
+        rho = save(self.rho) if callable(self.rho) else self.rho
+        return dict(inner=save(self.inner), rho=rho, **config)
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Model":
@@ -148,3 +192,16 @@ class Model(TrainStep, keras.Model):
         if isinstance(given["rho"], dict):
             given["rho"] = read(given["rho"], custom_objects=custom_objects)
         return cls(**given)
+
+
+def _check(inner: Any, numbers: dict[str, Any], estimator: str) -> None:
+    if not isinstance(inner, keras.Model):
+        raise TypeError(f"`inner` must be a keras.Model. Received: inner={inner!r}")
+    for name, value in numbers.items():
+        if not callable(value) and not value >= 0:
+            raise ValueError(f"`{name}` must be at least 0. Received: {name}={value!r}")
+    if estimator not in ESTIMATORS:
+        raise ValueError(
+            f"`estimator` must be one of {', '.join(map(repr, ESTIMATORS))}. "
+            f"Received: estimator={estimator!r}"
+        )

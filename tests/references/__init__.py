@@ -4,6 +4,7 @@ from references.adam import adafactor, adam, adamw, lamb, rmsprop
 from references.matrices import muon
 from references.momentum import lion, sgd, sgdw
 from references.paper import decay, normalized_decay, reference
+from references.privacy import dpsgd
 from references.rate_free import prodigy
 from references.wrappers import lookahead, schedule_free
 
@@ -12,6 +13,7 @@ __all__ = [
     "adam",
     "adamw",
     "decay",
+    "dpsgd",
     "lamb",
     "lion",
     "lookahead",

@@ -1,11 +1,12 @@
 """The table: one row per optimizer and wrapper. Every property runs on every row."""
 
-from rows import adam, matrices, momentum, rate_free, wrappers
+from rows import adam, matrices, momentum, privacy, rate_free, wrappers
 
 CASES = [
     *adam.CASES,
     *momentum.CASES,
     *matrices.CASES,
+    *privacy.CASES,
     *rate_free.CASES,
     *wrappers.CASES,
 ]

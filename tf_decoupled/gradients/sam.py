@@ -5,7 +5,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_decoupled.gradients.tape import dense, dot, full, gradient, norm, own
+from tf_decoupled.gradients.tape import (
+    assign,
+    dense,
+    dot,
+    full,
+    gradient,
+    norm,
+    own,
+    unchanged,
+)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -59,16 +68,12 @@ def sam(
     if not moving:
         return outputs, first
     g = [dense(x, v) for x, v in zip(first, variables, strict=True) if x is not None]
-    theta, end = [tf.identity(v) for v in moving], [tf.identity(v) for v in state]
-    e, finite = _perturbation(theta, g, rho, eta if adaptive else None)
-    try:
-        _assign(state, start)
-        _assign(moving, [p + tf.cast(each, p.dtype) for p, each in zip(theta, e, strict=True)])
+    e, finite = _perturbation(moving, g, rho, eta if adaptive else None)
+    with unchanged([*moving, *state]):
+        assign(state, start)
+        assign(moving, [v + tf.cast(x, v.dtype) for v, x in zip(moving, e, strict=True)])
         _, second = gradient(loss_fn, variables)
-    finally:
-        _assign(moving, theta)
-        _assign(state, end)
-    second = [_where_finite(finite, each) for each in second]
+    second = [_where_finite(finite, x) for x in second]
     return outputs, _without_ascent(variables, first, second, alpha)
 
 
@@ -84,9 +89,9 @@ def gsam_rho(
     return rho_min + (rho_max - rho_min) * share
 
 
-def _perturbation(theta: list, g: list, rho: Any, eta: Any) -> tuple[list, tf.Tensor]:
+def _perturbation(variables: list, g: list, rho: Any, eta: Any) -> tuple[list, tf.Tensor]:
     """e of each variable, 0 where the gradient isn't finite, and whether it is."""
-    scales = [_scale(p, eta) for p in theta]
+    scales = [_scale(v, eta) for v in variables]
     scaled = [t * x for t, x in zip(scales, g, strict=True)]
     length = norm(scaled)
     finite = tf.math.is_finite(length)
@@ -95,9 +100,9 @@ def _perturbation(theta: list, g: list, rho: Any, eta: Any) -> tuple[list, tf.Te
     return [tf.where(finite, each, tf.zeros_like(each)) for each in e], finite
 
 
-def _scale(p: tf.Tensor, eta: Any) -> Any:
+def _scale(v: tf.Variable, eta: Any) -> Any:
     """T of ASAM; 1 for SAM."""
-    return 1.0 if eta is None or p.shape.rank < 2 else tf.abs(full(p)) + eta
+    return 1.0 if eta is None or v.shape.rank < 2 else tf.abs(full(v)) + eta
 
 
 def _without_ascent(variables: list, first: list, second: list, alpha: Any) -> list:
@@ -122,8 +127,3 @@ def _where_finite(finite: tf.Tensor, g: Any) -> Any:
     if isinstance(g, tf.IndexedSlices):
         return tf.IndexedSlices(values, g.indices, g.dense_shape)
     return values
-
-
-def _assign(variables: list, values: list) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)

@@ -1,6 +1,7 @@
 """One gradient, and what several ways to obtain one share."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -81,3 +82,18 @@ def parts(vector: tf.Tensor, like: Sequence) -> list[tf.Tensor]:
 def epsilon(dtype: tf.DType) -> float:
     """The distance from 1 to the next number."""
     return 2.0**-52 if dtype == tf.float64 else 2.0**-23
+
+
+@contextlib.contextmanager
+def unchanged(variables: Sequence) -> Iterator[None]:
+    """Inside of this context variables may change; after it they are what they were."""
+    before = [tf.identity(v) for v in variables]
+    try:
+        yield
+    finally:
+        assign(variables, before)
+
+
+def assign(variables: Sequence, values: Sequence) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

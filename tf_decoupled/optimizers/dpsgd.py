@@ -1,0 +1,51 @@
+"""DPSGD."""
+
+import tensorflow as tf
+
+from tf_decoupled.engine.hyperparameters import Beta, Count, Growth, Positive, Scalar
+from tf_decoupled.engine.state import own_seed
+from tf_decoupled.math import normal
+from tf_decoupled.optimizers.sgdw import SGDW
+
+
+class DPSGD(SGDW):
+    """SGD with noise, for gradients that were clipped one example at a time: private training.
+
+        g̃ = g + N(0, (σ C / L)² I),  then as SGDW        g = (1/L) Σᵢ gᵢ / max(1, ‖gᵢ‖ / C)
+
+    g is what `td.gradients.per_example(loss_fn, variables, batch, clip_norm=C)` gives. Gradients
+    that were not clipped one by one are not protected, whatever the noise is. How much privacy σ,
+    the rate of sampling and the number of steps give, an accountant tells: the package
+    `dp-accounting`.
+
+    Use it where no one may learn from the weights who was in the data; not without an accountant.
+    For another optimizer's step let `per_example` add the noise.
+
+    Args:
+        clip_norm: C, as `per_example` has it.
+        noise_multiplier: σ.
+        lot_size: L, the examples of one update: of all replicas, and of all that are accumulated.
+            The default, 1, is the most noise that there may be.
+        seed: another one draws other noise. Noise hides nothing from those who know it: draw it by
+            `secrets.randbits(31)`, and publish no file that holds the optimizer.
+
+    Abadi et al., "Deep Learning with Differential Privacy", 2016, algorithm 1. arXiv:1607.00133
+    Departs from the paper: momentum, which costs no privacy, and decay; 0 by default.
+    """
+
+    weight_decay: Scalar = 0.0
+    momentum: Beta = 0.0
+    clip_norm: Positive = 1.0
+    noise_multiplier: Scalar = 1.0
+    lot_size: Growth = 1.0
+    seed: Count = 1
+
+    def init(self, p):
+        return super().init(p) | dict(seed=own_seed())
+
+    def step(self, p, g, s, h):
+        own = s.seed + (self.seed * 0x9E3779B1) % 2**31
+        noise = normal(g, tf.stack([own, tf.cast(h.step, tf.int32)]))
+        g = g + h.noise_multiplier * h.clip_norm / h.lot_size * noise
+        p, slots = super().step(p, g, s, h)
+        return p, slots | dict(seed=s.seed)
