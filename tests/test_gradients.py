@@ -136,13 +136,11 @@ def linear(n=4000):
 def test_the_noise_of_the_mean_is_sigma_c_over_the_lot():
     v, loss_fn = linear()
     x = tf.zeros([5, 4000], tf.float64)
-    draw = lambda seed, **options: (
-        gradients.per_example(  # noqa: E731
-            loss_fn, [v], x, 0.5, noise_multiplier=4.0, seed=seed, **options
-        )
-        .gradients[0]
-        .numpy()
-    )
+
+    def draw(seed, **options):
+        options = dict(noise_multiplier=4.0, seed=seed, **options)
+        return gradients.per_example(loss_fn, [v], x, 0.5, **options).gradients[0].numpy()
+
     np.testing.assert_allclose(np.std(draw(1)), 4.0 * 0.5 / 5, rtol=0.05)
     np.testing.assert_allclose(np.std(draw(1, lot_size=20.0)), 4.0 * 0.5 / 20, rtol=0.05)
     np.testing.assert_array_equal(draw([1, 2]), draw(tf.constant([1, 2])))
@@ -349,7 +347,7 @@ def test_few_iterations_find_the_outermost_within_their_residuals(compile):
 
 
 def test_in_float32_a_network_s_sharpest_direction_is_found():
-    loss_fn, variables, matrix = problem()
+    _, variables, matrix = problem()
     low = [tf.Variable(tf.cast(v, tf.float32)) for v in variables]
     of_batch = loss_of(low)
     batch = (tf.constant(X, tf.float32), tf.constant(Y, tf.float32))

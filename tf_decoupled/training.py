@@ -46,6 +46,8 @@ class TrainStep:
     seed: int = 0
 
     def train_step(self, data: Any) -> dict[str, Any]:
+        if self.optimizer is None or not self.trainable_variables:
+            return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
 
         def loss_fn() -> tuple:
@@ -175,8 +177,8 @@ class Model(TrainStep, keras.Model):
             self.inner.build(input_shape)
         self.built = True
 
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        return self.inner(inputs, training=training, mask=mask)
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return self.inner(inputs)  # Keras hands `training` and masks on
 
     def get_config(self) -> dict[str, Any]:
         save = keras.saving.serialize_keras_object

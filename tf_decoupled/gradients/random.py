@@ -14,7 +14,7 @@ def seeds(seed: Seed, *shape: int) -> tf.Tensor:
     """Seeds for what a step draws, of shape [*shape, 2]: independent of each other."""
     seed = tf.cast(seed, tf.int32)
     pair = tf.stack([seed, tf.zeros_like(seed)]) if seed.shape.rank == 0 else seed
-    return tf.cast(random_bits([*shape, 2], pair), tf.int32)
+    return tf.bitcast(random_bits([*shape, 2], pair), tf.int32)
 
 
 def probes(like: Sequence, seeds: tf.Tensor, distribution: str) -> list[tf.Tensor]:
