@@ -27,17 +27,17 @@ def quadratic(n=8, dtype="float64"):
     return v, loss_fn, goal
 
 
-@pytestdef path(loss_fn, v, **options):
+def path(loss_fn, v, **options):
     """What was done, and where the variable was at the start and after each step."""
     points = [v.numpy()]
 
     def callback(*progress):
-        tf.py_function(lambda: points.append(v.numpy()), [], [])
+        tf.py_function(lambda x: points.append(x.numpy()), [tf.identity(v)], [])
 
     return td.minimize_lbfgs(loss_fn, [v], callback=callback, **options), np.stack(points)
 
 
-.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, True])
 def test_a_quadratic_of_n_dimensions_takes_few_steps(jit_compile):
     v, loss_fn, goal = quadratic()
     done = td.minimize_lbfgs(
@@ -145,11 +145,11 @@ def test_the_callback_sees_each_step_and_ends_it():
     v, loss_fn, _ = quadratic()
     seen = []
 
-    def note(iteration, loss, gradient_norm):
-        seen.append((int(iteration), float(loss), float(gradient_norm), v.numpy()))
+    def note(*progress):
+        seen.append([x.numpy() for x in progress])
 
     def callback(*progress):
-        tf.py_function(note, progress, [])
+        tf.py_function(note, [*progress, tf.identity(v)], [])
         return progress[0] >= 3
 
     done = td.minimize_lbfgs(loss_fn, [v], callback=callback)
