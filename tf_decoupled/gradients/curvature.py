@@ -10,7 +10,7 @@ from tf_decoupled.gradients.tape import dense, dense_gradient, dot, full, own
 
 
 @tf.autograph.experimental.do_not_convert
-def hessian_vectorproduct(
+def hessian_vector_product(
     loss_fn: Callable[[], Any], variables: Sequence, vectors: Sequence
 ) -> list[tf.Tensor]:
     """H v = ∇⟨∇L, v⟩: one tensor per variable, for the cost of about two gradients.

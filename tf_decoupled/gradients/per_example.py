@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tf_decoupled.engine import replicas
 from tf_decoupled.gradients.random import Seed, probes, seeds
-from tf_decoupled.gradients.tape import dense_gradient, full, loss_of, norm, own
+from tf_decoupled.gradients.tape import dense_gradient, full, loss_of, norm, own, scalar
 
 
 class PerExample(NamedTuple):
@@ -77,7 +77,7 @@ def per_example(
         deviation = noise_multiplier * clip_norm / count**0.5
         sums = _with_noise(sums, deviation, _own_seed(seed, replica))
     lot = size * count if lot_size is None else lot_size
-    return PerExample(losses, [g / tf.cast(lot, g.dtype) for g in sums], norms)
+    return PerExample(losses, [g / scalar(lot, g.dtype) for g in sums], norms)
 
 
 def _size(batch: Any) -> Any:
@@ -93,7 +93,7 @@ def _clipped(loss_fn: Callable, variables: list, examples: Any, clip_norm: Any) 
         example = tf.nest.map_structure(lambda x: x[None], example)
         outputs, g = dense_gradient(lambda: loss_fn(example), variables)
         length, loss = norm(g), tf.reshape(full(loss_of(outputs)), [])
-        limit = tf.cast(clip_norm, length.dtype)
+        limit = scalar(clip_norm, length.dtype)
         factor, finite = limit / tf.maximum(length, limit), tf.math.is_finite(length)
         kept = [tf.where(finite, tf.cast(factor, x.dtype) * x, tf.zeros_like(x)) for x in g]
         return kept, loss, length
@@ -133,4 +133,4 @@ def _own_seed(seed: Seed, replica: Any) -> tf.Tensor:
 
 def _with_noise(sums: list, deviation: Any, seed: tf.Tensor) -> list:
     noise = probes(sums, seeds(seed, len(sums)), "normal")
-    return [g + tf.cast(deviation, g.dtype) * each for g, each in zip(sums, noise, strict=True)]
+    return [g + scalar(deviation, g.dtype) * each for g, each in zip(sums, noise, strict=True)]

@@ -13,6 +13,7 @@ from tf_decoupled.gradients.tape import (
     gradient,
     norm,
     own,
+    scalar,
     unchanged,
 )
 
@@ -95,7 +96,7 @@ def _perturbation(variables: list, g: list, rho: Any, eta: Any) -> tuple[list, t
     scaled = [t * x for t, x in zip(scales, g, strict=True)]
     length = norm(scaled)
     finite = tf.math.is_finite(length)
-    unit = tf.where(finite, tf.cast(rho, length.dtype) / (length + 1e-12), 0)
+    unit = tf.where(finite, scalar(rho, length.dtype) / (length + 1e-12), 0)
     e = [tf.cast(unit, x.dtype) * t * x for t, x in zip(scales, scaled, strict=True)]
     return [tf.where(finite, each, tf.zeros_like(each)) for each in e], finite
 
@@ -114,7 +115,7 @@ def _without_ascent(variables: list, first: list, second: list, alpha: Any) -> l
     along = dot(g, g_) / (dot(g_, g_) + 1e-12)
     result = list(second)
     for i, x, y in zip(both, g, g_, strict=True):
-        result[i] = y - tf.cast(alpha, y.dtype) * (x - tf.cast(along, y.dtype) * y)
+        result[i] = y - scalar(alpha, y.dtype) * (x - tf.cast(along, y.dtype) * y)
     return result
 
 

@@ -97,3 +97,9 @@ def unchanged(variables: Sequence) -> Iterator[None]:
 def assign(variables: Sequence, values: Sequence) -> None:
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+def scalar(x: Any, dtype: tf.DType) -> tf.Tensor:
+    """A number or tensor in this precision; `tf.cast` takes Python's numbers through float32."""
+    python = isinstance(x, (int, float))
+    return tf.constant(x, dtype) if python else tf.cast(x, dtype)
