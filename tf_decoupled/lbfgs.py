@@ -283,7 +283,8 @@ def _stopped(
 
     def called() -> tf.Tensor:
         problem.assign(x)
-        return tf.cast(options.callback(*progress) or False, tf.bool)
+        stop = options.callback(*progress)
+        return tf.constant(False) if stop is None else tf.cast(stop, tf.bool)
 
     return tf.cond(moved, called, lambda: tf.constant(False))
 
@@ -312,7 +313,7 @@ def _direction(
     q = tf.math.divide_no_nan(q, ρ[0] * _dot(y[0], y[0]))
     for i in reversed(range(len(s))):
         q = q + (coefficients[i] - ρ[i] * _dot(y[i], q)) * s[i]
-    plain = g * tf.minimum(1.0, tf.math.reciprocal_no_nan(tf.sqrt(_dot(g, g))))
+    plain = g * tf.minimum(tf.math.reciprocal_no_nan(tf.sqrt(_dot(g, g))), 1)
     return -tf.where(_dot(q, g) > 0, q, plain)
 
 
