@@ -129,3 +129,8 @@ def normal(like: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     bits = tf.bitwise.right_shift(random_bits([2, *like.shape], seed), tf.constant(8, tf.uint32))
     u, v = tf.unstack((tf.cast(bits, like.dtype) + 0.5) * 2.0**-24)
     return tf.sqrt(-2.0 * tf.math.log(u)) * tf.cos(2.0 * math.pi * v)
+
+
+def noise(like: tf.Tensor, seed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    """N(0, 1), shaped as `like`: other numbers for each seed and step, two integers."""
+    return normal(like, tf.stack([seed, tf.cast(step, seed.dtype)]))

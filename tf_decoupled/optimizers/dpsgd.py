@@ -1,10 +1,9 @@
 """DPSGD."""
 
-import tensorflow as tf
-
 from tf_decoupled.engine.hyperparameters import Beta, Count, Growth, Positive, Scalar
+from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import own_seed
-from tf_decoupled.math import normal
+from tf_decoupled.math import noise
 from tf_decoupled.optimizers.sgdw import SGDW
 
 
@@ -45,7 +44,8 @@ class DPSGD(SGDW):
 
     def step(self, p, g, s, h):
         own = s.seed + (self.seed * 0x9E3779B1) % 2**31
-        noise = normal(g, tf.stack([own, tf.cast(h.step, tf.int32)]))
-        g = g + h.noise_multiplier * h.clip_norm / h.lot_size * noise
+        g = g + h.noise_multiplier * h.clip_norm / h.lot_size * noise(g, own, h.step)
         p, slots = super().step(p, g, s, h)
         return p, slots | dict(seed=s.seed)
+
+    catch_up = Optimizer.catch_up  # noise is for all rows
