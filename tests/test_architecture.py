@@ -72,7 +72,7 @@ SAME_LAYER = {
     *(("saving", "saved_state"), ("saved_state", "naming")),
     *(("sam", "tape"), ("per_example", "tape"), ("per_example", "random"), ("curvature", "tape")),
     *(("curvature", "random"), ("eigenvalues", "tape"), ("eigenvalues", "random")),
-    *(("eigenvalues", "curvature"), ("dpsgd", "sgdw")),
+    ("eigenvalues", "curvature"),
 }
 
 

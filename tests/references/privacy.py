@@ -17,13 +17,11 @@ def noise(shape, seed, t):
 
 
 @reference
-def dpsgd(
-    steps, clip_norm=1.0, noise_multiplier=1.0, lot_size=1.0, seed=1, momentum=0.0, nesterov=False
-):
+def dpsgd(steps, clip_norm=1.0, noise_multiplier=1.0, lot_size=1.0, seed=1, momentum=0.0):
     """Abadi et al. 2016, algorithm 1, from the clipped mean on; N(0, σ² C² I) / L is added."""
     deviation = noise_multiplier * clip_norm / lot_size
     noisy = (
         (theta, g + deviation * noise(np.shape(g), seed, t), lr, delta)
         for t, (theta, g, lr, delta) in enumerate(steps, 1)
     )
-    return sgdw.rule(noisy, momentum, nesterov)
+    return sgdw.rule(noisy, momentum)

@@ -3,7 +3,7 @@
 from references.privacy import dpsgd
 
 import tf_decoupled as td
-from rows.row import BETA, LARGEST, SWITCH, Case
+from rows.row import BETA, LARGEST, Case
 
 CASES = [
     Case(
@@ -14,7 +14,6 @@ CASES = [
         options=dict(lot_size=64.0, momentum=0.5),
         ranges=dict(
             momentum=BETA,
-            nesterov=SWITCH,
             clip_norm=(0.1, 4.0),
             noise_multiplier=(0.0, 2.0),
             lot_size=(1.0, 8.0),

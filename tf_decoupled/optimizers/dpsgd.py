@@ -2,15 +2,15 @@
 
 from tf_decoupled.engine.hyperparameters import Beta, Count, Growth, Positive, Scalar
 from tf_decoupled.engine.optimizer import Optimizer
-from tf_decoupled.engine.state import own_seed
+from tf_decoupled.engine.state import own_seed, zeros
 from tf_decoupled.math import noise
-from tf_decoupled.optimizers.sgdw import SGDW
 
 
-class DPSGD(SGDW):
+class DPSGD(Optimizer):
     """SGD with noise, for gradients that were clipped one example at a time: private training.
 
-        g̃ = g + N(0, (σ C / L)² I),  then as SGDW        g = (1/L) Σᵢ gᵢ / max(1, ‖gᵢ‖ / C)
+        g = (1/L) Σᵢ gᵢ / max(1, ‖gᵢ‖ / C)        g̃ = g + N(0, (σ C / L)² I)
+        m ← β₁ m + η g̃        θ ← θ − m − δ(θ)
 
     g is what `td.gradients.per_example(loss_fn, variables, batch, clip_norm=C)` gives. Gradients
     that were not clipped one by one are not protected, whatever the noise is. How much privacy σ,
@@ -21,6 +21,7 @@ class DPSGD(SGDW):
     For another optimizer's step let `per_example` add the noise.
 
     Args:
+        momentum: β₁; 0 in the paper. It costs no privacy, nor does the decay.
         clip_norm: C, as `per_example` has it.
         noise_multiplier: σ.
         lot_size: L, the examples of one update: of all replicas, and of all that are accumulated.
@@ -29,10 +30,9 @@ class DPSGD(SGDW):
             `secrets.randbits(31)`, and publish no file that holds the optimizer.
 
     Abadi et al., "Deep Learning with Differential Privacy", 2016, algorithm 1. arXiv:1607.00133
-    Departs from the paper: momentum, which costs no privacy, and decay; 0 by default.
     """
 
-    weight_decay: Scalar = 0.0
+    learning_rate: Scalar = 0.01
     momentum: Beta = 0.0
     clip_norm: Positive = 1.0
     noise_multiplier: Scalar = 1.0
@@ -40,12 +40,10 @@ class DPSGD(SGDW):
     seed: Count = 1
 
     def init(self, p):
-        return super().init(p) | dict(seed=own_seed())
+        return dict(m=zeros(p), seed=own_seed())
 
     def step(self, p, g, s, h):
-        own = s.seed + (self.seed * 0x9E3779B1) % 2**31
-        g = g + h.noise_multiplier * h.clip_norm / h.lot_size * noise(g, own, h.step)
-        p, slots = super().step(p, g, s, h)
-        return p, slots | dict(seed=s.seed)
-
-    catch_up = Optimizer.catch_up  # noise is for all rows
+        seed = s.seed + (self.seed * 0x9E3779B1) % 2**31
+        deviation = h.noise_multiplier * h.clip_norm / h.lot_size
+        m = h.momentum * s.m + h.learning_rate * (g + deviation * noise(g, seed, h.step))
+        return p - m - h.decay * p, dict(m=m, seed=s.seed)
