@@ -361,3 +361,9 @@ def test_more_eigenvalues_than_can_be_found_raise(k, iterations):
     loss_fn, variables = of_matrix(np.eye(6), [(6,)])
     with pytest.raises(ValueError, match=rf"`k` must be at least 1.*k={k}"):
         gradients.hessian_eigenvalues(loss_fn, variables, k, iterations=iterations)
+
+
+def test_logits_of_a_single_class_raise():
+    v = tf.Variable(np.ones([4, 1]))
+    with pytest.raises(ValueError, match=r"at least two classes.*\(7, 1\)"):
+        gradients.gauss_newton_bartlett(lambda: tf.constant(X) @ v, [v], 0)

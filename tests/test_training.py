@@ -47,8 +47,10 @@ def equal(left, right):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("options", [dict(), dict(adaptive=True, eta=0.1), dict(alpha=0.4)])
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "options,jit_compile",
+    [(dict(), False), (dict(adaptive=True, eta=0.1), True), (dict(alpha=0.4), False)],
+)
 def test_fit_does_what_a_loop_does_and_shows_the_loss_at_the_weights(options, jit_compile):
     keras.utils.set_random_seed(1)
     model = td.training.Model(small_model(), rho=0.1, **options)
@@ -86,7 +88,9 @@ class Residual(keras.Model):
 
 @keras.saving.register_keras_serializable("tests")
 class Saved(Residual):
-    pass
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dropout.rate = 0.0  # files don't hold the state of its seed
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -149,11 +153,10 @@ def test_a_functional_class_of_one_s_own_takes_the_step():
     close(*ends)
 
 
-@pytest.mark.parametrize("optimizer", [td.SGDW, keras.optimizers.SGD])
-def test_two_replicas_train_and_their_weights_stay_the_same(optimizer):
+def test_two_replicas_train_and_their_weights_stay_the_same():
     with mirrored().scope():
         model = td.training.Model(small_model(), rho=0.1)
-        model.compile(optimizer(0.05), "mse")
+        model.compile(td.SGDW(0.05, jit_compile=False), "mse")
     before = weights_of(model)
     losses = model.fit(X, Y, batch_size=32, epochs=3, shuffle=False, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
@@ -164,7 +167,7 @@ def test_two_replicas_train_and_their_weights_stay_the_same(optimizer):
     with mirrored().scope():
         plain = small_model()
         plain.set_weights(before)
-        plain.compile(optimizer(0.05), "mse")
+        plain.compile(td.SGDW(0.05, jit_compile=False), "mse")
     theirs = plain.fit(X[:32], Y[:32], batch_size=32, epochs=1, verbose=0).history["loss"]
     model.inner.set_weights(before)
     ours = model.fit(X[:32], Y[:32], batch_size=32, epochs=1, verbose=0).history["loss"]
@@ -212,7 +215,7 @@ def test_metrics_and_the_losses_of_several_outputs_count_each_batch_once():
     for rho in (0.0, 0.2):
         model = td.training.Model(keras.models.clone_model(start), rho=rho)
         model.inner.set_weights(start.get_weights())
-        model.compile(td.SGD(0.0), dict(a="mse", b="mae"), metrics=dict(a=["mae"]))
+        model.compile(keras.optimizers.SGD(0.0), dict(a="mse", b="mae"), metrics=dict(a=["mae"]))
         fitted = model.fit(X, dict(a=Y, b=2 * Y), batch_size=48, epochs=1, verbose=0, shuffle=False)
         histories.append(fitted.history)
     assert histories[0].keys() == histories[1].keys() >= {"loss", "a_loss", "b_loss", "a_mae"}
@@ -264,17 +267,21 @@ def test_of_a_linear_model_it_is_the_diagonal_of_the_hessian_in_the_mean():
     np.testing.assert_allclose(c, np.full([4, 1], 2 * 2 / 8) / 2, rtol=1e-5)
 
 
-@pytest.mark.parametrize("estimator", td.training.ESTIMATORS)
-@pytest.mark.parametrize("rho", [0.0, 0.1])
+@pytest.mark.parametrize("estimator,rho", [("hutchinson", 0.1), ("gauss_newton_bartlett", 0.0)])
 def test_replicas_estimate_together(estimator, rho):
     with mirrored().scope():
-        model = td.training.Model(small_model(), rho, estimate_every=2, estimator=estimator)
-        model.compile(Watching(0.01, jit_compile=False), "mse")
-    losses = model.fit(X, Y, batch_size=32, epochs=2, shuffle=False, verbose=0).history["loss"]
-    assert np.all(np.isfinite(losses))
-    state = model.optimizer.get_state()
-    kernel = next(v for k, v in state.items() if k.endswith("hidden/kernel:c"))
-    assert np.any(kernel) and np.all(np.isfinite(kernel))
+        inner = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3)])
+        model = td.training.Model(inner, rho, estimate_every=2, estimator=estimator)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(Watching(0.0, jit_compile=False), loss)
+    labels, seen = np.arange(len(X)) % 3, []
+    for _ in range(3):
+        model.fit(X, labels, batch_size=64, shuffle=False, verbose=0)
+        state = model.optimizer.get_state()
+        seen.append(next(v for k, v in state.items() if k.endswith("kernel:c")))
+    assert np.any(seen[0]) and np.all(np.isfinite(seen[2]))
+    np.testing.assert_array_equal(seen[0], seen[1])
+    assert np.any(seen[2] != seen[1])
 
 
 def test_an_estimate_changes_neither_statistics_nor_metrics():

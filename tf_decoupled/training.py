@@ -46,9 +46,11 @@ class TrainStep:
     seed: int = 0
 
     def train_step(self, data: Any) -> dict[str, Any]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if not self.built:
+            self(x)
         if self.optimizer is None or not self.trainable_variables:
             return super().train_step(data)
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
 
         def loss_fn() -> tuple:
             y_pred = self(x, training=True)
@@ -168,14 +170,9 @@ class Model(TrainStep, keras.Model):
         given = dict(rho=rho, eta=eta, alpha=alpha, estimate_every=estimate_every)
         _check(inner, given, estimator)
         super().__init__(name=name or inner.name, autocast=False, **kwargs)
-        self.inner, self.rho = inner, rho
+        self.inner, self.rho, self.built = inner, rho, inner.built
         self.adaptive, self.eta, self.alpha = adaptive, eta, alpha
         self.estimate_every, self.estimator, self.seed = estimate_every, estimator, seed
-
-    def build(self, input_shape: Any) -> None:
-        if not self.inner.built:
-            self.inner.build(input_shape)
-        self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.inner(inputs)  # Keras hands `training` and masks on

@@ -81,7 +81,7 @@ def gauss_newton_bartlett(
     Use it for Sophia-G with a softmax's cross-entropy; not for other losses.
 
     Args:
-        logits_fn: no argument; logits, [..., classes].
+        logits_fn: no argument; logits, [..., classes], of two or more classes.
         variables: θ.
         seed: an integer, or two, as [seed, step].
         weights: of the shape of `logits` without classes: 1 counts, 0 is padding. B is its sum.
@@ -93,6 +93,11 @@ def gauss_newton_bartlett(
 
     def loss_fn() -> tf.Tensor:
         logits = full(logits_fn())
+        if logits.shape[-1] == 1:
+            raise ValueError(
+                "The logits must be of at least two classes: beside a single one put zeros, "
+                f"`tf.concat([0 * x, x], -1)`. Received: logits of shape {logits.shape}"
+            )
         labels = sampled_classes(tf.stop_gradient(logits), seed)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         counts = tf.ones_like(losses) if weights is None else tf.cast(weights, losses.dtype)
