@@ -55,6 +55,9 @@ MAY_IMPORT = {
         *("building", "decay", "hyperparameters", "layers", "masks", "optimizer", "registry"),
         *("replicas", "state"),
     },
+    "gradients": {"math", "replicas", "state"},
+    "lbfgs": {"gradients", "replicas", "state"},
+    "training": {"gradients", "replicas"},
     "batch_norm": {"state"},
     "diagnostics": {"gradients", "hyperparameters"},
     "grad_init": {"masks", "optimizers", "state"},
@@ -76,6 +79,9 @@ SAME_LAYER = {
     *(("saving", "saved_state"), ("saved_state", "naming")),
     *((family, base) for family in SCHEDULES for base in ("curves", "kinds", "schedule")),
     *(("schedule", "curves"), ("schedule", "kinds")),
+    *(("sam", "tape"), ("per_example", "tape"), ("per_example", "random"), ("curvature", "tape")),
+    *(("curvature", "random"), ("eigenvalues", "tape"), ("eigenvalues", "random")),
+    ("eigenvalues", "curvature"),
 }
 
 

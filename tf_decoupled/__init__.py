@@ -25,9 +25,11 @@ from tf_decoupled import (
     constraints,
     diagnostics,
     export,
+    gradients,
     importers,
     masks,
     schedules,
+    training,
     transforms,
 )
 from tf_decoupled.batch_norm import refresh_batch_norm
@@ -36,6 +38,7 @@ from tf_decoupled.engine.decay import NormalizedDecay
 from tf_decoupled.engine.hyperparameters import Beta, Positive, Scalar, Steps
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.grad_init import grad_init
+from tf_decoupled.lbfgs import Minimized, minimize_lbfgs
 from tf_decoupled.optimizers.acprop import ACProp
 from tf_decoupled.optimizers.adabelief import AdaBelief
 from tf_decoupled.optimizers.adadelta import Adadelta, AdadeltaW
@@ -55,6 +58,7 @@ from tf_decoupled.optimizers.dadapt_adamw import DAdaptAdamW
 from tf_decoupled.optimizers.diffgrad import DiffGrad
 from tf_decoupled.optimizers.dog import DoG
 from tf_decoupled.optimizers.dowg import DoWG
+from tf_decoupled.optimizers.dpsgd import DPSGD
 from tf_decoupled.optimizers.fromage import Fromage
 from tf_decoupled.optimizers.ftrl import Ftrl, FtrlW
 from tf_decoupled.optimizers.generalized_sign_sgd import GeneralizedSignSGD
@@ -99,6 +103,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ADOPT",
     "COCOB",
+    "DPSGD",
     "KOALAM",
     "KOALAV",
     "LAMB",
@@ -142,6 +147,7 @@ __all__ = [
     "Lion",
     "Lookahead",
     "Mechanic",
+    "Minimized",
     "Muon",
     "NAdamW",
     "Nadam",
@@ -175,9 +181,12 @@ __all__ = [
     "diagnostics",
     "export",
     "grad_init",
+    "gradients",
     "importers",
     "masks",
+    "minimize_lbfgs",
     "refresh_batch_norm",
     "schedules",
+    "training",
     "transforms",
 ]
