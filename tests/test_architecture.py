@@ -54,6 +54,7 @@ MAY_IMPORT = {
         *("replicas", "state"),
     },
     "batch_norm": {"state"},
+    "catalogue": set(),
     "export": {"pieces", "state"},
     "callbacks": {"optimizer", "state", "math", "hyperparameters"},
     "importers": {

@@ -22,6 +22,7 @@ if _backend != "tensorflow":
 
 from tf_decoupled import callbacks, export, importers, masks, schedules, transforms
 from tf_decoupled.batch_norm import refresh_batch_norm
+from tf_decoupled.catalogue import list_optimizers
 from tf_decoupled.engine.concerns.loss_scale import DynamicLossScale
 from tf_decoupled.engine.decay import NormalizedDecay
 from tf_decoupled.engine.hyperparameters import Beta, Positive, Scalar, Steps
@@ -72,6 +73,7 @@ __all__ = [
     "decouple",
     "export",
     "importers",
+    "list_optimizers",
     "masks",
     "refresh_batch_norm",
     "schedules",

@@ -1,0 +1,44 @@
+"""The same steps as Keras's optimizers."""
+
+import peer
+import pytest
+from peer import MATRICES, Row
+
+ROWS = [
+    Row(
+        "AdamW(0.01, weight_decay=0.1, epsilon=1e-7, epsilon_hat=True)",
+        "AdamW(0.01, weight_decay=0.1, epsilon=1e-7)",
+    ),
+    Row(
+        "Adam(0.01, epsilon=1e-7, epsilon_hat=True, amsgrad=True)",
+        "Adam(0.01, epsilon=1e-7, amsgrad=True)",
+    ),
+    Row("SGD(0.01, momentum=0.9)", "SGD(0.01, momentum=0.9)"),
+    Row("SGDW(0.01, weight_decay=0.1, nesterov=True)", "SGD(0.01, 0.9, True, weight_decay=0.1)"),
+    Row("Lion(0.01, weight_decay=0.1)", "Lion(0.01, weight_decay=0.1)"),
+    Row("LAMB(0.01, weight_decay=0.0)", "Lamb(0.01, epsilon=1e-6)"),
+    Row(
+        "LAMB(0.01, weight_decay=0.1)",
+        "Lamb(0.01, epsilon=1e-6, weight_decay=0.1)",
+        0.05,
+        "Keras decays outside of the trust ratio",
+    ),
+    Row("Adafactor(0.01)", "Adafactor(0.01, relative_step=False)"),
+    Row(
+        'Muon(0.01, scale="match_rms_adamw")',
+        "Muon(0.01, weight_decay=0.0)",
+        1e-6,
+        shapes=MATRICES,
+    ),
+    Row(
+        "ScheduleFree(AdamW(0.01, weight_decay=0.0, beta_1=0.0))",
+        "ScheduleFreeAdamW(0.01)",
+        0.05,
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_fifty_steps_are_those_of_keras(row):
+    peer.assert_equal_paths(row, peer.run_keras)
