@@ -122,19 +122,20 @@ def scores(name: str, problem: Problem) -> np.ndarray:
     contestant = Contestant(name)
     if not contestant.fits([v[0] for v in values]):
         return np.full((problem.rates, problem.seeds), np.nan)
-    found = trained(contestant, problem, values, each).numpy().astype(float)
+    found = trained(contestant, problem, values, each)[0].numpy().astype(float)
     found[~np.isfinite(found)] = np.inf
     return found.reshape(problem.rates, problem.seeds)
 
 
 def trained(
     contestant: Contestant, problem: Problem, values: list[tf.Tensor], factors: tf.Tensor
-) -> tf.Tensor:
-    """The scores of all runs after the last step."""
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The scores of all runs after the last step, and the path of the first variable, if short."""
     loss, score = problem.make(problem.steps, problem.seeds)
     mapped = functools.partial(tf.vectorized_map, fallback_to_while_loop=False)
+    is_short = values[0].shape[1:] == [2]
 
-    def body(at: tf.Tensor, values: list, states: list) -> tuple:
+    def body(at: tf.Tensor, values: list, states: list, path: tf.TensorArray) -> tuple:
         with tf.GradientTape() as tape:
             tape.watch(values)
             losses = loss(values, at)
@@ -145,14 +146,17 @@ def trained(
             return step(contestant, *run[:-1], at)
 
         after = mapped(one, (values, grads, states, factors))
-        return at + 1, *tf.nest.map_structure(_shaped, (values, states), after)
+        path = path.write(at, values[0]) if is_short else path
+        return at + 1, *tf.nest.map_structure(_shaped, (values, states), after), path
 
     @tf.function(autograph=False)
-    def loop(values: list[tf.Tensor]) -> tf.Tensor:
+    def loop(values: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         states = mapped(lambda run: begun(contestant, run), values)
-        start = [0, values, states]
-        _, values, states = tf.while_loop(lambda at, *_: at < problem.steps, body, start)
-        return score(mapped(lambda run: evaluated(contestant, *run), (values, states)))
+        path = tf.TensorArray(tf.float32, problem.steps if is_short else 0)
+        start = [0, values, states, path]
+        _, values, states, path = tf.while_loop(lambda at, *_: at < problem.steps, body, start)
+        values = mapped(lambda run: evaluated(contestant, *run), (values, states))
+        return score(values), path.stack() if is_short else values[0]
 
     return loop(values)
 

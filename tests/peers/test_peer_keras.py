@@ -10,13 +10,25 @@ ROWS = [
         "AdamW(0.01, weight_decay=0.1, epsilon=1e-7)",
     ),
     Row(
-        "Adam(0.01, epsilon=1e-7, epsilon_hat=True, amsgrad=True)",
-        "Adam(0.01, epsilon=1e-7, amsgrad=True)",
+        "AMSGradW(0.01, weight_decay=0.1, epsilon=1e-7, epsilon_hat=True)",
+        "AdamW(0.01, weight_decay=0.1, epsilon=1e-7, amsgrad=True)",
+    ),
+    Row("Adadelta(1.0)", "Adadelta(1.0)"),
+    Row("Adagrad(0.1)", "Adagrad(0.1)"),
+    Row("Adamax(0.01)", "Adamax(0.01)"),
+    Row("Nadam(0.01)", "Nadam(0.01)"),
+    Row("RMSprop(0.01, momentum=0.9)", "RMSprop(0.01, momentum=0.9)"),
+    Row("RMSprop(0.01, centered=True)", "RMSprop(0.01, centered=True)"),
+    Row(
+        "Ftrl(0.1, l1_regularization_strength=0.1, l2_regularization_strength=0.2, "
+        "l2_shrinkage_regularization_strength=0.3, beta=0.4)",
+        "Ftrl(0.1, l1_regularization_strength=0.1, l2_regularization_strength=0.2, "
+        "l2_shrinkage_regularization_strength=0.3, beta=0.4)",
     ),
     Row("SGD(0.01, momentum=0.9)", "SGD(0.01, momentum=0.9)"),
     Row("SGDW(0.01, weight_decay=0.1, nesterov=True)", "SGD(0.01, 0.9, True, weight_decay=0.1)"),
     Row("Lion(0.01, weight_decay=0.1)", "Lion(0.01, weight_decay=0.1)"),
-    Row("LAMB(0.01, weight_decay=0.0)", "Lamb(0.01, epsilon=1e-6)"),
+    Row("LAMB(0.01, weight_decay=0.0)", "Lamb(0.01, epsilon=1e-6)", 1e-3),
     Row(
         "LAMB(0.01, weight_decay=0.1)",
         "Lamb(0.01, epsilon=1e-6, weight_decay=0.1)",
@@ -30,12 +42,7 @@ ROWS = [
         1e-6,
         shapes=MATRICES,
     ),
-    Row(
-        "ScheduleFree(AdamW(0.01, weight_decay=0.0, beta_1=0.0))",
-        "ScheduleFreeAdamW(0.01)",
-        0.05,
-        "",
-    ),
+    Row("ScheduleFree(AdamW(0.01, weight_decay=0.0, beta_1=0.0))", "ScheduleFreeAdamW(0.01)"),
 ]
 
 
