@@ -49,6 +49,7 @@ import tf_decoupled as td
 from small_problems import PROBLEMS, Problem, starts
 
 MEASURE = "AdamW"
+EVERY = 10  # steps between two estimates of the Hessian
 INSIDE = {"ScheduleFree": dict(beta_1=0.0)}  # of the AdamW that a wrapper goes around: its advice
 HEADER = ("problem", "optimizer", "factor", "seed", "score")
 Progress = Callable[[str], None]
@@ -94,6 +95,7 @@ class Contestant:
         inner = td.AdamW(self.rate, **plain, **INSIDE.get(name, {})) if wraps else None
         self.rule = cls(inner) if wraps else cls(learning_rate=self.rate, **plain)
         self.adamw = td.AdamW(self.beside, **plain)
+        self.observes = not wraps and self.rule.defines("observe")
 
     def begin(self, at: tf.Tensor, factor: tf.Tensor, steps: int) -> None:
         """The rates of a step. Methods that average keep theirs."""
@@ -136,16 +138,13 @@ def trained(
     is_short = values[0].shape[1:] == [2]
 
     def body(at: tf.Tensor, values: list, states: list, path: tf.TensorArray) -> tuple:
-        with tf.GradientTape() as tape:
-            tape.watch(values)
-            losses = loss(values, at)
-        grads = [tf.convert_to_tensor(g) for g in tape.gradient(losses, values)]
+        seen = told(contestant, lambda values: loss(values, at), values, at)
 
         def one(run: tuple) -> tuple:
             contestant.begin(at, run[-1], problem.steps)
             return step(contestant, *run[:-1], at)
 
-        after = mapped(one, (values, grads, states, factors))
+        after = mapped(one, (values, states, seen, factors))
         path = path.write(at, values[0]) if is_short else path
         return at + 1, *tf.nest.map_structure(_shaped, (values, states), after), path
 
@@ -159,6 +158,33 @@ def trained(
         return score(values), path.stack() if is_short else values[0]
 
     return loop(values)
+
+
+def told(contestant: Contestant, loss: Callable, values: list, at: tf.Tensor) -> dict[str, Any]:
+    """What a step is told: losses, gradients, and estimates of the Hessian where they are used."""
+    if not contestant.observes:
+        losses, grads = differentiated(loss, values)
+        return dict(loss=losses, grads=grads)
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        losses, grads = differentiated(loss, values)
+        signs = [_signs(g, at, i) for i, g in enumerate(grads)]
+        along = [tf.reduce_sum(g * z) for g, z in zip(grads, signs, strict=True)]
+    curved = tape.gradient(along, values, unconnected_gradients="zero")
+    estimates = [z * c for z, c in zip(signs, curved, strict=True)]
+    return dict(loss=losses, grads=grads, estimates=estimates)
+
+
+def differentiated(loss: Callable, values: list) -> tuple[tf.Tensor, list]:
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        losses = loss(values)
+    return losses, [tf.convert_to_tensor(g) for g in tape.gradient(losses, values)]
+
+
+def _signs(like: tf.Tensor, at: tf.Tensor, number: int) -> tf.Tensor:
+    """Random signs, others at each step."""
+    return tf.sign(tf.random.stateless_uniform(like.shape, [at, number], -1.0))
 
 
 def _shaped(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
@@ -176,16 +202,35 @@ def begun(contestant: Contestant, values: list[tf.Tensor]) -> list[dict[str, Any
     ]
 
 
-def step(contestant: Contestant, values: list, grads: list, states: list, at: tf.Tensor) -> tuple:
+def step(contestant: Contestant, values: list, states: list, seen: dict, at: tf.Tensor) -> tuple:
     """One step of one run."""
     after, news = list(values), []
     for (rule, own), state in zip(contestant.parts(values), states, strict=True):
-        mine = [[each[i] for i in own] for each in (values, grads)]
-        stepped, slots, shared, _ = pure.step_all(rule, *mine, state["slots"], state["shared"], at)
+        mine = [[each[i] for i in own] for each in (values, seen["grads"])]
+        shared = with_loss(state["shared"], seen["loss"])
+        stepped, slots, shared, h = pure.step_all(rule, *mine, state["slots"], shared, at)
+        if contestant.observes and rule is contestant.rule:
+            slots = [
+                observed(rule, values[i], seen["estimates"][i], s, h, at)
+                for i, s in zip(own, slots, strict=True)
+            ]
         news.append(dict(slots=slots, shared=shared))
         for i, value in zip(own, stepped, strict=True):
             after[i] = value
     return after, news
+
+
+def with_loss(shared: dict[str, Any], loss: tf.Tensor) -> dict[str, Any]:
+    """The scalars of a rule, with the loss for those that ask for it."""
+    inside = lambda x: with_loss(x, loss) if isinstance(x, dict) else x  # noqa: E731
+    return {name: loss if name == "loss" else inside(x) for name, x in shared.items()}
+
+
+def observed(rule: Any, p: Any, e: Any, slots: dict, h: Any, at: tf.Tensor) -> dict[str, Any]:
+    """Slots after an estimate of the Hessian, which counts at every tenth step."""
+    new = rule.observe(p, e, pure.namespace(slots), h)
+    due = at % EVERY == 0
+    return tf.nest.map_structure(lambda a, b: tf.where(due, a, b), dict(new), dict(slots))
 
 
 def evaluated(contestant: Contestant, values: list, states: list) -> list[tf.Tensor]:
