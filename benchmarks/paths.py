@@ -13,13 +13,12 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-HERE = pathlib.Path(__file__).parent
-sys.path[:0] = [str(HERE)] if str(HERE) not in sys.path else []
-
 import numpy as np
 import tensorflow as tf
 from small_problems import PROBLEMS, Problem, Values, starts
 from which_optimizer import Contestant, names, trained
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
 RATES, LOWER, COLUMNS = 12, 5, 8
 
@@ -83,7 +82,7 @@ def draw(function: str, paths: dict[str, np.ndarray], file: pathlib.Path) -> Non
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", default=["*"], help="names, or patterns: *adam*")
-    parser.add_argument("--out", default=str(HERE.parent / "docs"), help="folder of the pictures")
+    parser.add_argument("--out", default=str(DOCS), help="folder of the pictures")
     given = parser.parse_args(arguments)
     for function, (problem, _) in FUNCTIONS.items():
         found = {name: path(name, problem) for name in names(given.only)}

@@ -247,7 +247,9 @@ def transformer(steps: int, seeds: int) -> tuple[Callable, Callable]:
             x += tf.einsum("ksbti,ksio->ksbto", mixed, out)
             inside = tf.nn.relu(tf.einsum("ksbti,ksio->ksbto", normed(x, second), up))
             x += tf.einsum("ksbti,ksio->ksbto", inside, down)
-        return cross_entropy(tf.einsum("ksbtd,ksdv->ksbtv", normed(x, scale), head), letters[..., 1:])
+        return cross_entropy(
+            tf.einsum("ksbtd,ksdv->ksbtv", normed(x, scale), head), letters[..., 1:]
+        )
 
     def loss(values: Values, t: tf.Tensor) -> tf.Tensor:
         return loss_of(values, drawn[t])

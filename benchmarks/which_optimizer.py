@@ -38,15 +38,14 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-HERE = pathlib.Path(__file__).parent
-sys.path[:0] = [str(each) for each in (HERE, HERE.parent / "tests") if str(each) not in sys.path]
+sys.path.insert(1, os.path.join(os.path.dirname(__file__), "..", "tests"))
 
 import numpy as np
-import tensorflow as tf
-
 import pure
-import tf_decoupled as td
+import tensorflow as tf
 from small_problems import PROBLEMS, Problem, starts
+
+import tf_decoupled as td
 
 MEASURE = "AdamW"
 EVERY = 10  # steps between two estimates of the Hessian
@@ -411,7 +410,9 @@ def draw(runs: Runs, problems: list[str], table: dict[str, list], path: pathlib.
     ax.set_xticks(range(len(problems)), problems, fontsize=7, rotation=20)
     ax.set_yticks(range(len(order)), order, fontsize=7)
     ax.xaxis.tick_top()
-    ax.set_title("Loss at the best rate (log₁₀ but for the networks); red: worse than AdamW", size=8)
+    ax.set_title(
+        "Loss at the best rate (log₁₀ but for the networks); red: worse than AdamW", size=8
+    )
     figure.savefig(path, dpi=100)
 
 

@@ -38,7 +38,7 @@ def test_an_entry_is_told_by_its_class(entry):
     assert documentation.startswith(entry.summary) and entry.summary.endswith(".")
     assert len(entry.summary) <= 100
     cited = '", 19' in documentation or '", 20' in documentation
-    assert cited == (entry.paper is not None), "a paper stands as: Authors, \"Title\", year"
+    assert cited == (entry.paper is not None), 'a paper stands as: Authors, "Title", year'
     if cited:
         authors, title, year, arxiv = entry.paper
         assert f'{authors}, "{title}", {year}' in documentation and 1900 < year < 2100
@@ -90,7 +90,9 @@ def test_a_pattern_that_fits_nothing_raises_and_names_what_is_similar(pattern, w
 
 def test_the_command_prints_the_table(capsys):
     assert printed(capsys) == f"{td.list_optimizers()!r}\n"
-    assert printed(capsys, "*w") == printed(capsys, "--pattern=*w") == f"{td.list_optimizers('*w')}\n"
+    assert (
+        printed(capsys, "*w") == printed(capsys, "--pattern=*w") == f"{td.list_optimizers('*w')}\n"
+    )
     head, row = repr(td.list_optimizers("lion")).splitlines()
     assert head.split() == ["name", "bytes", "paper", "what", "it", "is"]
     assert row.startswith("Lion") and "Chen et al. 2023, arXiv:2302.06675" in row
@@ -98,5 +100,7 @@ def test_the_command_prints_the_table(capsys):
 
 def test_the_page_is_what_the_command_prints(capsys):
     expected = printed(capsys, "--markdown")
-    assert expected == PAGE.read_text(), "run `tf-decoupled optimizers --markdown > docs/optimizers.md`"
+    assert expected == PAGE.read_text(), (
+        "run `tf-decoupled optimizers --markdown > docs/optimizers.md`"
+    )
     assert printed(capsys, "lion", "--markdown") != expected

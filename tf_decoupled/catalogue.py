@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 MATRIX = SimpleNamespace(shape=(1024, 1024))  # what state is counted for
-NAMED = re.compile(
-    r'(?:^|(?<=[.;:] ))(?P<authors>[^\W\d_][^".;:]*?(?: et al\.)?), "(?P<title>[^"]+)", (?P<year>\d{4})'
-)
+AUTHORS = r"(?P<authors>[^\W\d_][^\".;:]*?(?: et al\.)?)"
+NAMED = re.compile(rf'(?:^|(?<=[.;:] )){AUTHORS}, "(?P<title>[^"]+)", (?P<year>\d{{4}})')
 ARXIV = re.compile(r"arXiv:([\w.-]+(?:/\d+)?\w)")
 PAGE = """\
 # Optimizers
 
-`td.list_optimizers()` and `tf-decoupled optimizers` print this list, `td.list_optimizers("*adam*")` and
-`tf-decoupled optimizers "*adam*"` a part of it. State is in bytes per parameter of a 1024 × 1024 matrix, in
-float32; what a wrapper keeps comes on top of what it wraps. `td.decouple(cls)` gives the optimizer classes of
-Keras this decay; `td.schedules` and `td.transforms` go with all of them.
+`td.list_optimizers()` and `tf-decoupled optimizers` print this list, `td.list_optimizers("*adam*")`
+and `tf-decoupled optimizers "*adam*"` a part of it. State is in bytes per parameter of a
+1024 × 1024 matrix, in float32; what a wrapper keeps comes on top of what it wraps.
+`td.decouple(cls)` gives the optimizer classes of Keras this decay; `td.schedules` and
+`td.transforms` go with all of them.
 """
 
 

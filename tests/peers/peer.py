@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import importlib.util
 import os
-import pathlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -19,15 +18,14 @@ from typing import Any, NamedTuple
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-TESTS = pathlib.Path(__file__).parents[1]
-sys.path[:0] = [str(each) for each in (TESTS, TESTS.parent) if str(each) not in sys.path]
+sys.path.insert(1, os.path.join(os.path.dirname(__file__), ".."))
 
 import keras
 import numpy as np
+import pure
 import pytest
 import tensorflow as tf
 
-import pure
 import tf_decoupled as td
 
 STEPS = 50
@@ -47,11 +45,11 @@ PEERS = {
 PAGE = """\
 # Beside other libraries
 
-`tests/peers/` runs each optimizer beside those of Keras, optax, PyTorch and pytorch_optimizer for 50 steps in
-float64, at the arguments that make the formulas equal. {equal} of {rows} pairs agree up to rounding or an ε. These
-are the others: both sides as they were run, the largest difference between the two paths that the tests let
-through, relative to 1 + |θ|, and what it comes from. Keras is compared in more depth in
-[Differences from Keras](differences-from-keras.md).
+`tests/peers/` runs each optimizer beside those of Keras, optax, PyTorch and pytorch_optimizer for
+50 steps in float64, at the arguments that make the formulas equal. {equal} of {rows} pairs agree up
+to rounding, or an ε. These are the others: both sides as they were run, the largest difference of
+the two paths that the tests let through, relative to 1 + |θ|, and what it comes from. Keras is
+compared in more depth in [Differences from Keras](differences-from-keras.md).
 """
 
 

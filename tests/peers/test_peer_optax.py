@@ -99,7 +99,7 @@ ROWS = [
         "NovoGrad(0.01, beta_1=0.9, beta_2=0.25, epsilon=1e-6, weight_decay=0.1)",
         "optax.novograd(0.01, weight_decay=0.01)",
         0.1,
-        "in the paper and in optax λ θ is summed up in m, here it is decoupled: λ is (1 − β₁) times "
+        "in the paper and in optax m sums up λ θ, here it is decoupled: λ is (1 − β₁) times "
         "as large there",
     ),
     Row("OptimisticSGD(0.01)", "optax.optimistic_gradient_descent(0.01)"),

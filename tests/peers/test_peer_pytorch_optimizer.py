@@ -2,7 +2,7 @@
 
 import peer
 import pytest
-from peer import MATRICES, Row
+from peer import Row
 
 ROWS = [
     Row(
