@@ -16,6 +16,7 @@ MATRIX = SimpleNamespace(shape=(1024, 1024))  # what state is counted for
 AUTHORS = r"(?P<authors>[^\W\d_][^\".;:]*?(?: et al\.)?)"
 NAMED = re.compile(rf'(?:^|(?<=[.;:] )){AUTHORS}, "(?P<title>[^"]+)", (?P<year>\d{{4}})')
 ARXIV = re.compile(r"arXiv:([\w.-]+(?:/\d+)?\w)")
+NEXT = re.compile(r", (?:19|20)\d\d\b")  # of another paper: a number after it isn't this one's
 PAGE = """\
 # Optimizers
 
@@ -157,8 +158,7 @@ def _paper(paragraphs: list[str]) -> Paper | None:
     for paragraph in paragraphs:
         if found := NAMED.search(paragraph):
             rest = paragraph[found.end() :]
-            following = NAMED.search(rest)
-            number = ARXIV.search(rest[: following.start()] if following else rest)
+            number = ARXIV.search(NEXT.split(rest)[0])
             year = int(found["year"])
             return Paper(found["authors"], found["title"], year, number and number[1])
     return None

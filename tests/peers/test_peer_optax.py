@@ -15,14 +15,14 @@ ROWS = [
     Row(
         "AMSGradW(0.01, weight_decay=0.0)",
         "optax.amsgrad(0.01)",
-        0.1,
+        0.05,
         "optax takes the largest v̂; here and in PyTorch it is the largest v, corrected as v is",
     ),
     Row("AdaBelief(0.001)", "optax.adabelief(0.001)"),
     Row(
         "ACProp(0.001)",
         "contrib.acprop(0.001)",
-        0.1,
+        0.005,
         "optax takes the mean of before the step in s, where the paper takes the new one",
     ),
     Row(
@@ -52,7 +52,7 @@ ROWS = [
     Row(
         "Yogi(0.01)",
         "optax.yogi(0.01)",
-        1e-4,
+        5e-6,
         "optax starts m at 1e-6, as it does v; here m starts at 0",
     ),
     Row("LAMB(0.01, weight_decay=0.1)", "optax.lamb(0.01, weight_decay=0.1)"),
@@ -88,7 +88,7 @@ ROWS = [
     Row(
         "LARS(1.0, l2=0.1)",
         "optax.lars(1.0, weight_decay=0.1)",
-        0.1,
+        0.01,
         "optax divides by ‖g + λ θ‖, the paper by ‖g‖ + λ ‖θ‖",
     ),
     Row(
@@ -98,7 +98,7 @@ ROWS = [
     Row(
         "NovoGrad(0.01, beta_1=0.9, beta_2=0.25, epsilon=1e-6, weight_decay=0.1)",
         "optax.novograd(0.01, weight_decay=0.01)",
-        0.1,
+        0.01,
         "in the paper and in optax m sums up λ θ, here it is decoupled: λ is (1 − β₁) times "
         "as large there",
     ),
@@ -108,7 +108,7 @@ ROWS = [
     Row(
         "Muon(0.02)",
         "contrib.muon(0.02)",
-        0.1,
+        0.01,
         "optax corrects momentum and gradient for their start, each by itself, before Nesterov's "
         "sum of them: another mixture than the authors'",
         shapes=MATRICES,

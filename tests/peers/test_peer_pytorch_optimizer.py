@@ -2,12 +2,57 @@
 
 import peer
 import pytest
-from peer import Row
+from peer import MATRICES, VECTORS, Row
 
 ROWS = [
+    Row("SGDW(0.01, weight_decay=0.1)", "SGDW(params, 0.01, 0.9, 0.1)"),
+    Row("AdaBelief(0.001, weight_decay=0.1)", "AdaBelief(params, 0.001, weight_decay=0.1)"),
+    Row("Adan(0.01, weight_decay=0.1)", "Adan(params, 0.01, weight_decay=0.1)"),
     Row(
-        "SGDW(0.01, weight_decay=0.1)",
-        "SGDW(params, 0.01, momentum=0.9, weight_decay=0.1, weight_decouple=True)",
+        "AdEMAMix(0.01, weight_decay=0.1, alpha_warmup=20.0, beta_3_warmup=20.0)",
+        "AdEMAMix(params, 0.01, weight_decay=0.1, weight_decouple=True, t_alpha_beta3=20)",
+    ),
+    Row("ADOPT(0.01)", "ADOPT(params, 0.01)"),
+    Row("Amos(0.01)", "Amos(params, 0.01)", shapes=VECTORS),
+    Row("DiffGrad(0.01, epsilon=1e-16)", "DiffGrad(params, 0.01, eps=1e-16)"),
+    Row("Fromage(0.01)", "Fromage(params, 0.01)"),
+    Row("LAMB(0.01, weight_decay=0.0)", "Lamb(params, 0.01, max_grad_norm=0.0)"),
+    Row("LARS(1.0, l2=0.1)", "LARS(params, 1.0, weight_decay=0.1)"),
+    Row("Lion(0.01, weight_decay=0.1)", "Lion(params, 0.01, weight_decay=0.1)"),
+    Row("Lookahead(SGD(0.1), sync_period=5)", "Lookahead(torch.optim.SGD(params, 0.1))"),
+    Row("MARS(0.01, weight_decay=0.1)", "MARS(params, 0.01, weight_decay=0.1)", shapes=MATRICES),
+    Row('MARS(0.01, form="lion")', 'MARS(params, 0.01, mars_type="lion")', shapes=MATRICES),
+    Row("NovoGrad(0.01)", "NovoGrad(params, 0.01)"),
+    Row("PNM(0.01, weight_decay=0.1)", "PNM(params, 0.01, weight_decay=0.1)"),
+    Row("AdaPNM(0.01, weight_decay=0.1)", "AdaPNM(params, 0.01, weight_decay=0.1)"),
+    Row("Prodigy(weight_decay=0.1)", "Prodigy(params, weight_decay=0.1)"),
+    Row(
+        "DAdaptAdamW(weight_decay=0.1)",
+        "DAdaptAdam(params, weight_decay=0.1, weight_decouple=True)",
+    ),
+    Row("RAdam(0.001)", "RAdam(params, 0.001, degenerated_to_sgd=True)"),
+    Row(
+        "ScheduleFree(AdamW(0.01, weight_decay=0.1, beta_1=0.0))",
+        "ScheduleFreeAdamW(params, 0.01, weight_decay=0.1)",
+    ),
+    Row("ScheduleFree(SGD(0.1))", "ScheduleFreeSGD(params, 0.1)"),
+    Row("Scion(0.01, weight_decay=0.0)", "SCION(params, 0.01)", shapes=((5,), (7,))),
+    Row("SM3(0.1)", "SM3(params, 0.1, momentum=0.9)", shapes=((4, 3), (5,))),
+    Row("SOAP(0.01, weight_decay=0.0)", "SOAP(params, 0.01, weight_decay=0.0)", shapes=MATRICES),
+    Row(
+        "StableAdamW(0.01, weight_decay=0.1)",
+        "StableAdamW(params, 0.01, weight_decay=0.1, kahan_sum=False, foreach=False)",
+    ),
+    Row("Yogi(0.01)", "Yogi(params, 0.01)"),
+    Row("Signum(0.01)", "SignSGD(params, 0.01)"),
+    Row(
+        "AdaMaxW(0.01, weight_decay=0.1)",
+        "AdaMax(params, 0.01, weight_decay=0.1, weight_decouple=True)",
+        1e-6,
+    ),
+    Row(
+        "AdadeltaW(1.0, rho=0.9, weight_decay=0.1)",
+        "AdaDelta(params, 1.0, weight_decay=0.1, weight_decouple=True)",
     ),
 ]
 

@@ -2,7 +2,7 @@
 
 import peer
 import pytest
-from peer import MATRICES, Row
+from peer import SQUARES, Row
 
 ROWS = [
     Row(
@@ -17,7 +17,7 @@ ROWS = [
     Row(
         "RAdam(0.001, weight_decay=0.1)",
         "torch.optim.RAdam(params, 0.001, weight_decay=0.1, decoupled_weight_decay=True)",
-        0.01,
+        0.001,
         "PyTorch rectifies from ρ > 5 on, the paper from ρ > 4: one step later with β₂ = 0.999",
     ),
     Row("AdaMaxW(0.01, weight_decay=0.0)", "torch.optim.Adamax(params, 0.01)", 1e-6),
@@ -30,7 +30,7 @@ ROWS = [
     Row(
         "RMSpropW(0.01, weight_decay=0.0, rho=0.99, centered=True)",
         "torch.optim.RMSprop(params, 0.01, eps=1e-7, centered=True)",
-        0.01,
+        0.001,
         "PyTorch adds ε to the root, Keras and this inside of it",
     ),
     Row(
@@ -46,8 +46,9 @@ ROWS = [
         "Muon(0.02)",
         "torch.optim.Muon(params, 0.02, weight_decay=0.0)",
         0.03,
-        "PyTorch computes Newton–Schulz in bfloat16, and takes matrices as [out, in]",
-        shapes=MATRICES,
+        "PyTorch computes Newton–Schulz in bfloat16; it takes matrices as [out, in], and so scales "
+        "others than these, which are square, by another factor",
+        shapes=SQUARES,
     ),
 ]
 
