@@ -32,6 +32,7 @@ def run(optimizer, trainable, grads, graph=False, **function):
     optimizer.build(trainable)
 
     def step(*gs):
+        optimizer.observe_loss(1.0)
         optimizer.apply([None if g is None else tf.convert_to_tensor(g) for g in gs], trainable)
 
     step = tf.function(step, **function) if graph else step
@@ -59,9 +60,13 @@ def run_mirrored(make, grads, shapes=SHAPES):
         trainable, optimizer = variables(shapes), make()
         optimizer.build(trainable)
 
+    def half(gs):
+        optimizer.observe_loss(0.5)
+        optimizer.apply([g / 2 for g in gs], trainable)
+
     @tf.function
     def step(gs):
-        strategy.run(lambda gs: optimizer.apply([g / 2 for g in gs], trainable), (gs,))
+        strategy.run(half, (gs,))
 
     for gs in grads:
         step([tf.constant(g) for g in gs])

@@ -74,6 +74,9 @@ class Wrapper(Optimizer):
         shared = {name: value for name, value in inner.items() if name not in self.declared}
         return h | shared | {"inner": inner, "correction": h["correction"]}
 
+    def observe(self, p, e, s, h):
+        return vars(s) | dict(inner=self.inner.observe(p, e, s.inner, h.inner))
+
     def kind(self) -> str:
         return f"{super().kind()}({self.inner.kind()})"
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from tf_decoupled.engine.concern import Concern
 from tf_decoupled.engine.hyperparameters import namespace
-from tf_decoupled.engine.state import Slots, seed
+from tf_decoupled.engine.state import Slots, own_seed
 
 SEED = "noise_seed"
 
@@ -42,7 +42,7 @@ class Transforms(Concern):
 
     def slots(self, variable: Any, path: str) -> Slots:
         transforms = self.optimizer.gradient_transforms
-        return {SEED: seed(path)} if any(getattr(t, "random", False) for t in transforms) else {}
+        return {SEED: own_seed()} if any(getattr(t, "random", False) for t in transforms) else {}
 
     def before(self, step: Any) -> None:
         for part in step.parts:
