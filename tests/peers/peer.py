@@ -164,9 +164,10 @@ def run_keras(theirs: str, start: Values, gradients: Gradients) -> Iterator[Valu
     variables = [keras.Variable(p, dtype="float64") for p in start]
     optimizer = eval(theirs, dict(vars(keras.optimizers)))
     optimizer.build(variables)
+    step = tf.function(lambda *grads: optimizer.apply(grads, variables), autograph=False)
     for t in range(STEPS):
         grads = gradients([v.numpy() for v in variables], t)
-        optimizer.apply([tf.constant(g, tf.float64) for g in grads], variables)
+        step(*(tf.constant(g, tf.float64) for g in grads))
         yield [v.numpy() for v in variables]
 
 

@@ -4,6 +4,8 @@ import peer
 import pytest
 from peer import MATRICES, Row
 
+FLOAT32 = 3e-6  # some of Keras's constants are rounded to it, also beside float64 variables
+
 ROWS = [
     Row(
         "AdamW(0.01, weight_decay=0.1, epsilon=1e-7, epsilon_hat=True)",
@@ -28,7 +30,7 @@ ROWS = [
     Row("SGD(0.01, momentum=0.9)", "SGD(0.01, momentum=0.9)"),
     Row("SGDW(0.01, weight_decay=0.1, nesterov=True)", "SGD(0.01, 0.9, True, weight_decay=0.1)"),
     Row("Lion(0.01, weight_decay=0.1)", "Lion(0.01, weight_decay=0.1)"),
-    Row("LAMB(0.01, weight_decay=0.0)", "Lamb(0.01, epsilon=1e-6)", 1e-3),
+    Row("LAMB(0.01, weight_decay=0.0)", "Lamb(0.01, epsilon=1e-6)"),
     Row(
         "LAMB(0.01, weight_decay=0.1)",
         "Lamb(0.01, epsilon=1e-6, weight_decay=0.1)",
@@ -42,10 +44,15 @@ ROWS = [
         1e-6,
         shapes=MATRICES,
     ),
-    Row("ScheduleFree(AdamW(0.01, weight_decay=0.0, beta_1=0.0))", "ScheduleFreeAdamW(0.01)"),
+    Row(
+        "ScheduleFree(AdamW(0.01, weight_decay=0.0, beta_1=0.0))",
+        "ScheduleFreeAdamW(0.01)",
+        0.02,
+        "Keras reads z after its step where it recovers the x of before: its average is another",
+    ),
 ]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_fifty_steps_are_those_of_keras(row):
-    peer.assert_equal_paths(row, peer.run_keras)
+    peer.assert_equal_paths(row._replace(tolerance=max(row.tolerance, FLOAT32)), peer.run_keras)
