@@ -222,7 +222,9 @@ def attended(x: tf.Tensor, qkv: tf.Tensor) -> tf.Tensor:
     q, k, v = tf.unstack(tf.reshape(both, [*both.shape[:4], 3, HEADS, width]), axis=4)
     scores = tf.einsum("xybthd,xybuhd->xybhtu", q, k) / math.sqrt(width)
     later = tf.linalg.band_part(tf.ones([CONTEXT, CONTEXT]), -1, 0) == 0
-    shares = tf.nn.softmax(tf.where(later, -1e9, scores))
+    # As a matrix: oneDNN takes no more than five axes.
+    flat = tf.reshape(tf.where(later, -1e9, scores), [-1, CONTEXT])
+    shares = tf.reshape(tf.nn.softmax(flat), scores.shape)
     return tf.reshape(tf.einsum("xybhtu,xybuhd->xybthd", shares, v), x.shape)
 
 

@@ -311,7 +311,10 @@ def compute(runs: Runs, wanted: list[tuple[str, str]], workers: int) -> None:
 def outcomes(runs: Runs, missing: list, workers: int) -> Iterator[tuple[str, str, Any]]:
     if not workers:
         for problem, name in missing:
-            yield problem, name, measured(name, runs.problems[problem])
+            try:
+                yield problem, name, measured(name, runs.problems[problem])
+            except Exception as error:  # the others go on, as with workers
+                yield problem, name, error
         return
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, spawn, one_thread) as pool:

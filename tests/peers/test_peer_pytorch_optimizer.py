@@ -29,8 +29,7 @@ ROWS = [
         "LAMB(0.01, weight_decay=0.0)",
         "Lamb(params, 0.01, max_grad_norm=0.0)",
         0.5,
-        "pytorch_optimizer doesn't correct m and v for their start, bounds ‖θ‖ in the ratio by 10, and "
-        "decays outside of it",
+        "pytorch_optimizer doesn't correct m and v for their start, and bounds ‖θ‖ in the ratio by 10",
     ),
     Row("LARS(1.0, l2=0.1)", "LARS(params, 1.0, weight_decay=0.1)", shapes=MATRICES),
     Row(
@@ -75,8 +74,8 @@ ROWS = [
         "SOAP(0.01, weight_decay=0.0)",
         "SOAP(params, 0.01, weight_decay=0.0)",
         0.1,
-        "the authors' code and pytorch_optimizer begin with the eigenvectors of the first gradient, "
-        "which they don't step; here the first steps are Adam's",
+        "the authors' code and pytorch_optimizer begin with the eigenvectors of the first "
+        "gradient, which they don't step; here the first steps are Adam's",
         shapes=MATRICES,
     ),
     Row(
