@@ -61,6 +61,7 @@ MAY_IMPORT = {
     "batch_norm": {"state"},
     "diagnostics": {"gradients", "hyperparameters"},
     "grad_init": {"masks", "optimizers", "state"},
+    "catalogue": set(),
     "export": {"pieces", "state"},
     "callbacks": {"optimizer", "state", "math", "hyperparameters"},
     "importers": {

@@ -33,6 +33,7 @@ from tf_decoupled import (
     transforms,
 )
 from tf_decoupled.batch_norm import refresh_batch_norm
+from tf_decoupled.catalogue import list_optimizers
 from tf_decoupled.engine.concerns.loss_scale import DynamicLossScale
 from tf_decoupled.engine.decay import NormalizedDecay
 from tf_decoupled.engine.hyperparameters import Beta, Positive, Scalar, Steps
@@ -183,6 +184,7 @@ __all__ = [
     "grad_init",
     "gradients",
     "importers",
+    "list_optimizers",
     "masks",
     "minimize_lbfgs",
     "refresh_batch_norm",
