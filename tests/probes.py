@@ -8,7 +8,8 @@ import tensorflow as tf
 from cases import Case, around, like
 
 import tf_decoupled as td
-from tf_decoupled.engine.state import Slot, copy, zeros
+from tf_decoupled.engine.state import Slot, copy, own_seed, zeros
+from tf_decoupled.math import normal
 
 
 class Scaled(td.Optimizer):
@@ -140,6 +141,23 @@ class Crossed(td.Optimizer):
         return g - tf.reduce_mean(g, -2, keepdims=True), {}
 
 
+class Watching(td.Optimizer):
+    """u = (g + n / 8) / (1 + c),  c ← ½ (c + e) by an estimate e,  n: normal noise.
+
+    Random numbers of its own, and estimates from outside.
+    """
+
+    def init(self, p):
+        return dict(c=zeros(p), seed=own_seed())
+
+    def update(self, p, g, s, h):
+        noise = normal(g, tf.stack([s.seed, tf.cast(h.step, s.seed.dtype)]))
+        return (g + 0.125 * noise) / (1.0 + s.c), dict(c=s.c, seed=s.seed)
+
+    def observe(self, p, e, s, h):
+        return dict(c=0.5 * (s.c + e), seed=s.seed)
+
+
 class Probe(Case):
     """A row without a paper, that XLA compiles only where a test says so."""
 
@@ -172,11 +190,19 @@ leading = Probe(
     together=True,
 )
 crossed = Probe(name="Crossed", optimizer=Crossed, slots=like(), learning_rate=0.1, least_rank=2)
-TAKING_ALL = [scaled, l2, factors, trailing, nested, pooled, leading]  # variables of any shape
+watching = Probe(
+    name="Watching",
+    optimizer=Watching,
+    slots=lambda shape: dict(c=shape, seed=()),
+    learning_rate=0.1,
+    random=True,
+)
+# Variables of any shape.
+TAKING_ALL = [scaled, l2, factors, trailing, nested, pooled, leading, watching]
 PROBES = [*TAKING_ALL, crossed]
 
 HOOKS = ("update", "step", "catch_up", "reduce", "combine", "shared", "refuses")
-HOOKS += ("evaluation", "training")
+HOOKS += ("evaluation", "training", "observe")
 
 
 def traits(case):
@@ -207,6 +233,8 @@ def slots_of(tree):
 
 def lies(slot, shape):
     """What a slot is to its variable."""
+    if slot.by_path:
+        return "a number of the variable's path"
     if slot.initial != slot.initial:
         return "a copy of the variable"
     if slot.shape == shape:

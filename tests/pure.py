@@ -20,7 +20,7 @@ def started(slots, value, dtype):
     if isinstance(slots, Slot):
         if slots.initial != slots.initial:
             return value
-        return tf.fill(slots.shape, tf.constant(slots.initial, dtype))
+        return tf.fill(slots.shape, tf.constant(slots.initial, slots.dtype or dtype))
     return {name: started(slot, value, dtype) for name, slot in slots.items()}
 
 

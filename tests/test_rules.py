@@ -85,7 +85,8 @@ def test_in_float64_it_is_the_paper_to_the_last_digits(case):
     exact = dict(learning_rate=float(h.learning_rate), weight_decay=float(h.decay))
     expected = case.expected(optimizer, start, grads, h, coupling="independent", **exact)
     close(ours, expected, 1e-11)
-    assert {array.dtype.name for each in slots for array in pure.flat(each).values()} == {"float64"}
+    names = {array.dtype.name for each in slots for array in pure.flat(each).values()}
+    assert names <= {"float64", "int32"}
 
 
 @every

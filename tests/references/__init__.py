@@ -4,6 +4,7 @@ from references.adam import adafactor, adam, adamw, lamb, rmsprop
 from references.matrices import muon
 from references.momentum import lion, sgd, sgdw
 from references.paper import decay, normalized_decay, reference
+from references.privacy import dpsgd
 from references.rate_free import (
     cocob,
     dadapt_adamw,
@@ -23,6 +24,7 @@ __all__ = [
     "decay",
     "dog",
     "dowg",
+    "dpsgd",
     "iterate_average",
     "lamb",
     "lion",

@@ -58,6 +58,8 @@ class Case:
     rescales: bool = False
     # The direction jumps where float32 can't tell a sum from zero.
     jumps: bool = False
+    # It draws random numbers, other ones for each variable's path.
+    random: bool = False
     # With these options the size of all gradients is of no consequence; None: it always counts.
     scale_free: Mapping[str, Any] | None = None
     # With these options `sparse="lazy"` is exact; None: it is refused.

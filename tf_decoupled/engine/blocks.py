@@ -8,7 +8,8 @@ variable and slot, whatever the blocks are.
 
 import copy
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import UserList
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -128,23 +129,8 @@ def slot_name(path: str, slot: str) -> str:
     return f"{path}_{slot}".replace("/", "_").replace("~", "_")
 
 
-class Blocks:
+class Blocks(UserList[Block]):
     """The blocks of an optimizer, in the order in which they were made."""
-
-    def __init__(self):
-        self._blocks: list[Block] = []
-
-    def __iter__(self) -> Iterator[Block]:
-        return iter(self._blocks)
-
-    def __len__(self) -> int:
-        return len(self._blocks)
-
-    def __getitem__(self, number: int) -> Block:
-        return self._blocks[number]
-
-    def append(self, block: Block) -> None:
-        self._blocks.append(block)
 
     def are_few(self) -> bool:
         """Whether XLA compiles a step of them in a bearable time."""

@@ -76,9 +76,11 @@ def _check_rules(cells: Sequence[Cell]) -> None:
 def _declare_slots(optimizer: Any, cell: Cell) -> None:
     """Asks the rule and all concerns what they keep beside the variable."""
     variable = tf_variable(cell.variable)
-    cell.slots = dict(flatten(cell.rule.init(variable)))
+    slots = flatten(cell.rule.init(variable))
+    cell.slots = {name: slot.beside(cell.path) for name, slot in slots}
     for concern in optimizer.order:
-        kept = dict(concern.slots(cell.variable, cell.path))
+        kept = concern.slots(cell.variable, cell.path)
+        kept = {name: slot.beside(cell.path) for name, slot in kept.items()}
         if taken := (cell.slots | cell.kept).keys() & kept.keys():
             raise ValueError(
                 f"{type(concern).__name__} keeps {sorted(taken)} beside {cell.path!r}, and so does "

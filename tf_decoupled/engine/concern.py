@@ -103,6 +103,9 @@ class Concern:
     def restored(self, numbers: Mapping[str, Any]) -> None:
         """What the saved numbers say, before they are loaded."""
 
+    def see_loss(self, loss: tf.Tensor) -> None:
+        """Sees the loss of a model before it is scaled and differentiated."""
+
     def around(self, update: Callable[[list], None]) -> Callable[[list], None]:
         """`update`, or what calls it at another time; both take pairs of key and gradient."""
         return update

@@ -119,7 +119,7 @@ class Optimizer(
     def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
         """Applies one gradient per variable; None gradients leave variable and slots untouched."""
         grads = list(grads)
-        step.take(self, grads, self._variables_for(grads, trainable_variables))
+        step.take(self, grads, self.variables_for(grads, trainable_variables))
 
     def apply_gradients(self, grads_and_vars: Any) -> keras.Variable:
         """`apply` of pairs, as Keras has it; returns `iterations`."""
@@ -131,7 +131,8 @@ class Optimizer(
         super().apply_gradients(pairs)
         return self.iterations
 
-    def _variables_for(self, grads: list, variables: Sequence | None) -> list:
+    def variables_for(self, grads: list, variables: Sequence | None) -> list:
+        """The variables that these belong to, one each; those that are new are built."""
         if variables is None and not self.built:
             raise ValueError(
                 "The first `apply` needs the variables: `opt.apply(grads, variables)`, or call "

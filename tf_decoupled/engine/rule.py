@@ -59,6 +59,10 @@ class Rule(Declared):
         """What the sums come to, once per step. It joins `h`, and `shared` scalars are kept."""
         return {}
 
+    def observe(self, p, e, s, h) -> Slots:
+        """New slots from an estimate `e` of the variable's shape, as of its Hessian's diagonal."""
+        return {}
+
     def evaluation(self, p, s, h) -> tf.Tensor:
         """The value for evaluation, where that isn't `p`."""
         return p

@@ -20,13 +20,19 @@ class Slot(NamedTuple):
     """One array beside a variable: its shape, and the number that it starts with.
 
     dtype: None is that in which the variable is stepped. `summed`: under replicas each has an
-    array of its own, and what is read is the sum of all.
+    array of its own, and what is read is the sum of all. `by_path`: it starts as a number that is
+    made of the variable's path.
     """
 
     shape: tuple[int, ...]
     initial: float = 0.0
     dtype: str | None = None
     summed: bool = False
+    by_path: bool = False
+
+    def beside(self, path: str) -> "Slot":
+        """The slot as it starts beside the variable of this path."""
+        return self._replace(initial=zlib.crc32(path.encode()) >> 1) if self.by_path else self
 
 
 def zeros(p: tf.Variable, shape: tuple[int, ...] | None = None) -> Slot:
@@ -43,12 +49,12 @@ def copy(p: tf.Variable) -> Slot:
     return Slot(tuple(p.shape), float("nan"))
 
 
-def seed(path: str) -> Slot:
+def own_seed() -> Slot:
     """A number that tells the random bits of one variable from those of others.
 
     A slot, so that it follows the variable to whatever path it gets where it is restored.
     """
-    return Slot((), zlib.crc32(path.encode()) >> 1, "int32")
+    return Slot((), 0, "int32", by_path=True)
 
 
 class Cell:

@@ -77,6 +77,9 @@ class Wrapper(Optimizer):
         }
         return h | changed | {"inner": inner, "correction": h["correction"]}
 
+    def observe(self, p, e, s, h):
+        return vars(s) | dict(inner=self.inner.observe(p, e, s.inner, h.inner))
+
     def kind(self) -> str:
         return f"{super().kind()}({self.inner.kind()})"
 

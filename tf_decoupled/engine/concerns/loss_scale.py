@@ -184,6 +184,8 @@ class LossScale(Concern):
         code has no graph: there a model with a policy of its own needs `loss_scale="dynamic"`.
         """
         self.loss_was_scaled = True
+        for concern in self.optimizer.order:
+            concern.see_loss(loss)
         if self._is_unsaid():
             seen = _computes_in_float16(loss)
             self._scale_where(seen or _policy_is_mixed())

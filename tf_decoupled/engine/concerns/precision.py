@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_decoupled.engine.concern import Concern
-from tf_decoupled.engine.state import Slots, copy, seed
+from tf_decoupled.engine.state import Slots, copy, own_seed
 from tf_decoupled.math import random_bits
 
 LOW = (tf.bfloat16, tf.float16)
@@ -46,7 +46,7 @@ class Precision(Concern):
         if variable.dtype not in LOW:
             return {}
         if self.optimizer.low_precision == "stochastic":
-            return {SEED: seed(path)}
+            return {SEED: own_seed()}
         return {MASTER: copy(variable)}
 
     def enter(self, part: Any, step: Any) -> None:
