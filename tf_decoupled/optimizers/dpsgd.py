@@ -3,7 +3,7 @@
 from tf_decoupled.engine.hyperparameters import Beta, Count, Growth, Positive, Scalar
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import own_seed, zeros
-from tf_decoupled.math import noise
+from tf_decoupled.math import normal_of
 
 
 class DPSGD(Optimizer):
@@ -45,5 +45,5 @@ class DPSGD(Optimizer):
     def step(self, p, g, s, h):
         seed = s.seed + (self.seed * 0x9E3779B1) % 2**31
         deviation = h.noise_multiplier * h.clip_norm / h.lot_size
-        m = h.momentum * s.m + h.learning_rate * (g + deviation * noise(g, seed, h.step))
+        m = h.momentum * s.m + h.learning_rate * (g + deviation * normal_of(g, seed, h.step))
         return p - m - h.decay * p, dict(m=m, seed=s.seed)
