@@ -43,9 +43,9 @@ class Shampoo(Optimizer):
 
     Gupta et al., "Shampoo: Preconditioned Stochastic Tensor Optimization", 2018, the algorithm for
     matrices. arXiv:1802.09568; Anil et al., "Scalable Second Order Optimization for Deep Learning",
-    2020: blocks, grafting, roots by products. arXiv:2002.09018. Departs from the latter's code: ‖L‖ is
-    Frobenius's norm in place of the largest eigenvalue, at most √b larger; L begins with 0, and the
-    roots at step f; one M for both directions; decay is decoupled; "rmsprop" is bias-corrected.
+    2020: blocks, grafting, roots by products. arXiv:2002.09018. Departs from the latter's code: ‖L‖
+    is Frobenius's norm in place of the largest eigenvalue, at most √b larger; L begins with 0, and
+    the roots at step f; one M for both directions; decay is decoupled; "rmsprop" is bias-corrected.
     """
 
     learning_rate: Scalar = 0.01
