@@ -27,12 +27,18 @@ def gradients(shapes=SHAPES, steps=10, seed=1, trend=0.0):
     return [[draw(shape) for shape in shapes] for _ in range(steps)]
 
 
+def tell_loss(optimizer, loss):
+    """Tells the loss to a rule that asks for it."""
+    if any("loss" in rule.shared() for _, rule in optimizer.rules()):
+        optimizer.observe_loss(loss)
+
+
 def run(optimizer, trainable, grads, graph=False, **function):
     """Applies each step's gradients, eagerly or in a traced step; returns the values at the end."""
     optimizer.build(trainable)
 
     def step(*gs):
-        optimizer.observe_loss(1.0)
+        tell_loss(optimizer, 1.0)
         optimizer.apply([None if g is None else tf.convert_to_tensor(g) for g in gs], trainable)
 
     step = tf.function(step, **function) if graph else step
@@ -61,7 +67,7 @@ def run_mirrored(make, grads, shapes=SHAPES):
         optimizer.build(trainable)
 
     def half(gs):
-        optimizer.observe_loss(0.5)
+        tell_loss(optimizer, 0.5)
         optimizer.apply([g / 2 for g in gs], trainable)
 
     @tf.function

@@ -60,7 +60,7 @@ MAKERS = {
     "ScheduleFree": lambda: td.ScheduleFree(td.SGDW(0.1, jit_compile=False)),
     "transforms": lambda: td.SGDW(
         0.1,
-        gradient_transforms=[td.transforms.Centralize(), td.transforms.Noise(0.1)],
+        gradient_transforms=[td.transforms.Centralize(), td.transforms.AddNoise(0.1)],
         jit_compile=False,
     ),
 }

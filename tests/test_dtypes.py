@@ -74,7 +74,7 @@ def test_float64_goes_with_every_concern(make):
         skip_nonfinite=True,
         track_gradient_norm=True,
         gradient_accumulation_steps=2,
-        gradient_transforms=[td.transforms.Centralize(), td.transforms.Noise(0.01)],
+        gradient_transforms=[td.transforms.Centralize(), td.transforms.AddNoise(0.01)],
         jit_compile=False,
     )
     for gs in gradients(SHAPES, 4):

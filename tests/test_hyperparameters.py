@@ -374,7 +374,12 @@ def test_keras_callbacks_do_not_replace_a_schedule():
     "make,words",
     [
         (lambda: td.AdamW(lr=0.1), "argument 'lr'.*`learning_rate`.*lr=0.1"),
-        (lambda: td.AdamW(decay=0.1), "argument 'decay'.*td.schedules.*`weight_decay`"),
+        (
+            lambda: td.AdamW(decay=0.1),
+            r"argument 'decay'.*`learning_rate=td.schedules.InverseTime\(0.1, 1.*`weight_decay`",
+        ),
+        (lambda: td.SGD(eps=1e-7), "argument 'eps'. It is called `epsilon`"),
+        (lambda: td.SGD(max_grad_norm=1.0), "argument 'max_grad_norm'.*`global_clipnorm`"),
         (lambda: td.AdamW(weigth_decay=0.1), "argument 'weigth_decay'.*mean `weight_decay`"),
         (lambda: td.AdamW(frobnicate=1), "argument 'frobnicate'. .*`beta_1`"),
         (lambda: td.AdamW(1e-3, 0.1, 0.9), "positional.*`learning_rate`, `weight_decay`.*0.9"),
@@ -383,11 +388,40 @@ def test_keras_callbacks_do_not_replace_a_schedule():
         (lambda: td.Lookahead(td.AdamW(), weight_decay=1.0), "'weight_decay'.*that is wrapped"),
         (lambda: td.Lookahead(td.AdamW(), slow_step=1.0), "mean `slow_step_size`"),
     ],
-    ids=["lr", "decay", "typo", "unknown", "three", "twice", "two", "shared", "wrapper"],
+    ids=[
+        "lr",
+        "decay",
+        "eps",
+        "norm",
+        "typo",
+        "unknown",
+        "three",
+        "twice",
+        "two",
+        "shared",
+        "wrapper",
+    ],
 )
 def test_arguments_that_there_are_not_raise_and_say_what_there_is(make, words):
     with pytest.raises(TypeError, match=f"(?s){words}"):
         make()
+
+
+def test_the_old_decay_of_keras_is_the_schedule_that_the_error_names():
+    steps = np.arange(5)
+    np.testing.assert_allclose(
+        td.schedules.InverseTime(0.1, 1, 1e-4)(steps), 0.1 / (1 + 1e-4 * steps), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "name,words", [("lr", "called `learning_rate`"), ("decay", "InverseTime.*`weight_decay`")]
+)
+def test_an_old_name_can_not_be_assigned(name, words):
+    optimizer = td.AdamW()
+    for value in (0.1, tf.Variable(0.1), td.schedules.Linear(0.1, 10)):
+        with pytest.raises(AttributeError, match=f"no hyperparameter '{name}'.*{words}"):
+            setattr(optimizer, name, value)
 
 
 def kernels_only(variable):

@@ -130,6 +130,33 @@ SIMPLE = dict(
     ),
     Linear=st.builds(td.schedules.Linear, RATES, LENGTHS, RATES),
     InverseSquareRoot=st.builds(td.schedules.InverseSquareRoot, RATES),
+    Polynomial=st.builds(
+        td.schedules.Polynomial, RATES, LENGTHS, RATES, floats(0.125, 4), st.booleans()
+    ),
+    Exponential=st.builds(
+        td.schedules.Exponential, RATES, LENGTHS, floats(0.125, 1), st.booleans()
+    ),
+    InverseTime=st.builds(td.schedules.InverseTime, RATES, LENGTHS, floats(0, 4), st.booleans()),
+    REX=st.builds(td.schedules.REX, RATES, LENGTHS, RATES),
+    OneCycle=st.builds(
+        td.schedules.OneCycle,
+        RATES,
+        st.integers(10, 2**20),
+        interpolation=st.sampled_from(["cosine", "linear"]),
+        three_phase=st.booleans(),
+    ),
+    WarmupStableDecay=st.builds(
+        td.schedules.WarmupStableDecay,
+        RATES,
+        st.integers(0, 5),
+        st.integers(0, 5),
+        LENGTHS,
+        st.sampled_from(["linear", "1-sqrt", "1-square", "cosine"]),
+        floats(0, 1),
+    ),
+    Cyclical=st.builds(
+        td.schedules.Cyclical, RATES, RATES, LENGTHS, st.sampled_from(["triangular", "exp_range"])
+    ),
     PiecewiseConstant=piecewise(td.schedules.PiecewiseConstant, 0),
     PiecewiseInterpolate=piecewise(td.schedules.PiecewiseInterpolate, 1),
 )

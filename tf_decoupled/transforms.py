@@ -1,25 +1,30 @@
 """Gradient transforms: what happens to each variable's gradient before the rule.
 
-    gradient_transforms=[td.transforms.Centralize(), td.transforms.AdaptiveClip(0.02)]
+    gradient_transforms=[td.transforms.Centralize(), td.transforms.AdaptiveGradientClip(0.02)]
 
 They are called one after the other, after clipping. A function `(p, g, h) -> g` is one, too.
+Each sees one variable: to clip by the norm of all gradients together, `global_clipnorm=` is there.
 """
 
 import math
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tf_decoupled.engine import arguments, registry
 from tf_decoupled.engine.hyperparameters import fits, is_number
-from tf_decoupled.math import normal
+from tf_decoupled.engine.state import Slots, zeros
+from tf_decoupled.math import clip_factor, ema, norm, normal
 
 
 class Transform:
     """What happens to a variable's gradient before the rule: `(p, g, h) -> g`.
 
     p: the variable's value, g: its gradient, h: the hyperparameters of the step, `h.t` updates.
+    One that remembers something declares it as a rule does, `init(p)`, and has `update` instead of
+    `__call__`: it gets its slots, s, and returns the gradient and the new slots.
     A subclass takes its arguments in `__init__`, and tells them in `get_config`.
     """
 
@@ -30,7 +35,19 @@ class Transform:
         registry.register(cls, "tf_decoupled.transforms")
 
     def __call__(self, p: tf.Tensor, g: tf.Tensor, h: SimpleNamespace) -> tf.Tensor:
-        raise NotImplementedError(f"{type(self).__name__} must say `(p, g, h) -> g`.")
+        raise NotImplementedError(
+            f"{type(self).__name__} must say `(p, g, h) -> g`, or have `init` and `update`."
+        )
+
+    def init(self, p: tf.Variable) -> Slots:
+        """Declares what is kept beside a variable: `dict(m=zeros(p))`."""
+        return {}
+
+    def update(
+        self, p: tf.Tensor, g: tf.Tensor, s: SimpleNamespace, h: SimpleNamespace
+    ) -> tuple[tf.Tensor, Slots]:
+        """The gradient, and the new slots."""
+        return self(p, g, h), {}
 
     def get_config(self) -> dict[str, Any]:
         return {}
@@ -49,7 +66,7 @@ class Transform:
         return hash(repr(self))
 
 
-class AdaptiveClip(Transform):
+class AdaptiveGradientClip(Transform):
     """Clips each unit's gradient to a part of the unit's own norm.
 
         g_u ← g_u · min(1, λ max(‖θ_u‖, ε) / ‖g_u‖)
@@ -93,7 +110,7 @@ class Centralize(Transform):
         return g - tf.reduce_mean(g, list(range(g.shape.rank - 1)), keepdims=True)
 
 
-class Noise(Transform):
+class AddNoise(Transform):
     """Adds random numbers, ever smaller ones, to a gradient.
 
         g ← g + N(0, σ²)        σ² = η / (1 + t)^γ, with t updates done
@@ -128,6 +145,155 @@ class Noise(Transform):
         return dict(eta=self.eta, gamma=self.gamma, seed=self.seed)
 
 
+class ClipByValue(Transform):
+    """Clips each entry: g ← min(max(g, −c), c).
+
+    As `clipvalue`, at another place among the transforms.
+
+    Args:
+        limit: c.
+    """
+
+    def __init__(self, limit: float):
+        self.limit = _number(self, "limit", limit, "a finite number > 0", _is_positive)
+
+    def __call__(self, p, g, h):
+        return tf.clip_by_value(g, -self.limit, self.limit)
+
+    def get_config(self):
+        return dict(limit=self.limit)
+
+
+class ClipByNorm(Transform):
+    """Clips each variable's gradient by its norm: g ← g · min(1, c / ‖g‖).
+
+    As `clipnorm`. A gradient with a NaN or inf becomes NaN, whole.
+
+    Args:
+        limit: c.
+    """
+
+    def __init__(self, limit: float):
+        self.limit = _number(self, "limit", limit, "a finite number > 0", _is_positive)
+
+    def __call__(self, p, g, h):
+        return g * clip_factor(norm(g), self.limit)
+
+    def get_config(self):
+        return dict(limit=self.limit)
+
+
+class ClipByBlockRMS(Transform):
+    """Clips each variable's gradient by its root mean square: g ← g · min(1, c / rms(g)).
+
+    So a large variable isn't clipped more than a small one, as by its norm.
+
+    Args:
+        limit: c.
+
+    Shazeer & Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018, section
+    6, of gradients instead of updates. arXiv:1804.04235
+    """
+
+    def __init__(self, limit: float):
+        self.limit = _number(self, "limit", limit, "a finite number > 0", _is_positive)
+
+    def __call__(self, p, g, h):
+        rms = norm(g) / math.sqrt(max(1, g.shape.num_elements()))
+        return g * clip_factor(rms, self.limit)
+
+    def get_config(self):
+        return dict(limit=self.limit)
+
+
+class NormalizeUpdate(Transform):
+    """Brings each variable's gradient to one length: g ← scale · g / ‖g‖. Zeros stay zeros.
+
+    Each variable by itself; optax's `normalize_by_update_norm` divides by the norm of all together.
+
+    Args:
+        scale: the length.
+    """
+
+    def __init__(self, scale: float = 1.0):
+        self.scale = _number(self, "scale", scale, "a finite number > 0", _is_positive)
+
+    def __call__(self, p, g, h):
+        length = norm(g)
+        return g * (self.scale / tf.where(length == 0, tf.ones_like(length), length))
+
+    def get_config(self):
+        return dict(scale=self.scale)
+
+
+class ZeroNans(Transform):
+    """Puts 0 in the place of each NaN, and leaves inf as it is.
+
+    It hides what goes wrong. `skip_nonfinite=True`, which skips such a step and counts it, is
+    asked before; so are `clipnorm` and `global_clipnorm`, which spread a NaN.
+    """
+
+    def __call__(self, p, g, h):
+        return tf.where(tf.math.is_nan(g), tf.zeros_like(g), g)
+
+
+class EMA(Transform):
+    """The moving average of the gradients instead of the gradient.
+
+        m ← β m + (1 − β) g        g ← m / (1 − βⁿ)
+
+    n counts the gradients of this variable. One float per parameter.
+
+    Args:
+        decay: β.
+        debias: whether to divide by 1 − βⁿ, for a start without a bias to 0.
+    """
+
+    def __init__(self, decay: float = 0.9, debias: bool = True):
+        self.decay = _number(self, "decay", decay, "a number in [0, 1)", _is_beta)
+        self.debias = _flag(self, "debias", debias)
+
+    def init(self, p):
+        return dict(m=zeros(p)) | (dict(weight=zeros(p, ())) if self.debias else {})
+
+    def update(self, p, g, s, h):
+        m = ema(s.m, g, self.decay)
+        if not self.debias:
+            return m, dict(m=m)
+        weight = ema(s.weight, tf.ones_like(s.weight), self.decay)  # 1 − βⁿ
+        return m / weight, dict(m=m, weight=weight)
+
+    def get_config(self):
+        return dict(decay=self.decay, debias=self.debias)
+
+
+class Trace(Transform):
+    """The trace of the gradients instead of the gradient: a momentum before any rule.
+
+        m ← β m + g        g ← m, or with `nesterov` β m + g
+
+    One float per parameter.
+
+    Args:
+        decay: β.
+        nesterov: whether to look one step ahead.
+    """
+
+    def __init__(self, decay: float = 0.9, nesterov: bool = False):
+        self.decay = _number(self, "decay", decay, "a number in [0, 1)", _is_beta)
+        self.nesterov = _flag(self, "nesterov", nesterov)
+
+    def init(self, p):
+        return dict(m=zeros(p))
+
+    def update(self, p, g, s, h):
+        m = self.decay * s.m + g
+        return self.decay * m + g if self.nesterov else m, dict(m=m)
+
+    def get_config(self):
+        return dict(decay=self.decay, nesterov=self.nesterov)
+
+
 def unit_norms(x: tf.Tensor) -> tf.Tensor:
     """The norm of each output's weights, of shape [1, ..., outputs]; a vector's, whole."""
     axes = list(range(max(1, x.shape.rank - 1))) if x.shape.rank else None
@@ -142,6 +308,19 @@ def _is_positive(x: float) -> bool:
 
 def _is_not_negative(x: float) -> bool:
     return 0 <= x < math.inf
+
+
+def _is_beta(x: float) -> bool:
+    return 0 <= x < 1
+
+
+def _flag(owner: Transform, name: str, value: Any) -> bool:
+    """The value, if it is True or False; else one clear error."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(
+            f"`{name}` of {type(owner).__name__} must be True or False. Received: {name}={value!r}"
+        )
+    return bool(value)
 
 
 def _number(owner: Transform, name: str, value: Any, words: str, holds: Any) -> Any:

@@ -10,9 +10,18 @@ from keras.optimizers.schedules import LearningRateSchedule
 # Names that other libraries and other versions of Keras have.
 INSTEAD = {
     "lr": "The rate is called `learning_rate`.",
-    "decay": "For a rate that falls, give `learning_rate` a schedule, such as "
-    "td.schedules.Linear(1e-3, 10_000). Weight decay is called `weight_decay`.",
+    "decay": "Keras's old `decay=1e-4`, beside a rate of 0.1, is "
+    "`learning_rate=td.schedules.InverseTime(0.1, 1, 1e-4)`. Weight decay is called "
+    "`weight_decay`.",
+    "wd": "It is called `weight_decay`.",
+    "weight_decay_rate": "It is called `weight_decay`.",
+    "schedule_decay": "Give `learning_rate` a schedule, such as td.schedules.Exponential.",
     "betas": "They are called `beta_1` and `beta_2`.",
+    "eps": "It is called `epsilon`.",
+    "max_grad_norm": "It is called `global_clipnorm`.",
+    "gradient_transformers": "They are called `gradient_transforms`, a list of td.transforms.",
+    "gradient_aggregator": "Replicas' gradients are summed before all else; leave it out.",
+    "is_legacy_optimizer": "Keras 2 wrote it into configurations; leave it out.",
 }
 
 

@@ -37,6 +37,8 @@ Growth = Annotated[_Live, "a number >= 1"]
 Count = Annotated[int, "an integer >= 1"]
 Constant = Annotated[float, "a finite number > 0"]
 Fraction = Annotated[float, "a number in (0, 1)"]
+Initial = Annotated[float, "a finite number >= 0"]
+NonPositive = Annotated[float, "a finite number <= 0"]
 
 _HOLDS: dict[Any, Callable[[float], bool]] = {
     Scalar: lambda x: 0 <= x < math.inf,
@@ -49,6 +51,8 @@ _FIXED: dict[Any, Callable[[float], bool]] = {
     Count: _HOLDS[Steps],
     Constant: lambda x: 0 < x < math.inf,
     Fraction: lambda x: 0 < x < 1,
+    Initial: _HOLDS[Scalar],
+    NonPositive: lambda x: -math.inf < x <= 0,
 }
 
 
@@ -230,7 +234,12 @@ def declared_in(cls: type) -> dict[str, Hyperparameter]:
 
 
 def _check_spelling(owner: Declared, name: str, value: Any) -> None:
-    """Raises for a new attribute that is a hyperparameter with a typing error."""
+    """Raises for a new attribute that is a hyperparameter misspelt, or by an old name."""
+    if name in arguments.INSTEAD and (is_number(value) or is_variable(value) or callable(value)):
+        raise AttributeError(
+            f"{type(owner).__name__} has no hyperparameter {name!r}. {arguments.INSTEAD[name]} "
+            f"Received: {name}={value!r}"
+        )
     similar = arguments.nearest(name, owner.names(), 0.8)
     if similar and not isinstance(value, (list, tuple, dict)):  # as Keras's own `momentums`
         raise AttributeError(

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tf_decoupled.engine.concern import Concern, Counter
 from tf_decoupled.engine.hyperparameters import Positive
-from tf_decoupled.math import norm
+from tf_decoupled.math import clip_factor, norm
 
 KINDS = ("clipnorm", "clipvalue", "global_clipnorm")
 
@@ -66,14 +66,14 @@ class Clipping(Concern):
     def before(self, step: Any) -> None:
         given, scale = self.optimizer.given, None
         if given.global_clipnorm is not None:
-            scale = shrink(global_norm(step.parts), step.h["global_clipnorm"])
+            scale = clip_factor(global_norm(step.parts), step.h["global_clipnorm"])
         for part in step.parts:
             if given.clipvalue is not None:
                 limit = tf.cast(step.h["clipvalue"], part.g.dtype)
                 part.g = tf.clip_by_value(part.g, -limit, limit)
             elif given.clipnorm is not None:
                 limit = tf.cast(step.h["clipnorm"], part.g.dtype)
-                part.g = part.block.map(lambda g, c=limit: g * shrink(norm(g), c), part.g)
+                part.g = part.block.map(lambda g, c=limit: g * clip_factor(norm(g), c), part.g)
             else:
                 part.g = part.g * tf.cast(scale, part.g.dtype)
 
@@ -83,11 +83,6 @@ def global_norm(parts: list) -> tf.Tensor:
     if not parts:
         return tf.constant(0.0)
     return norm(tf.stack([tf.cast(norm(part.g), tf.float32) for part in parts]))
-
-
-def shrink(length: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
-    """min(1, limit / length), and NaN where the length isn't finite."""
-    return tf.where(length > limit, limit / length, 1.0) + 0 * length
 
 
 def _check_one(given: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Losses: what the model's loss is, for rules whose step depends on it."""
+"""Losses: what the model's loss is, for rules and schedules that depend on it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +13,11 @@ LOSS = "loss"
 
 
 class Losses(Concern):
-    """Keeps the loss that was seen last for rules that share a scalar called "loss".
+    """Keeps the loss that was seen last for rules that share a scalar called "loss", and tells
+    schedules that watch losses.
 
-    `fit` tells the loss. A loop of one's own calls `observe_loss`, or `scale_loss`.
+    `fit` tells the rules each batch's loss; `td.callbacks.ReduceOnPlateau` tells the schedules one
+    per epoch. A loop of one's own calls `observe_loss`.
     """
 
     def __init__(self, optimizer: Any):
@@ -31,22 +33,30 @@ class Losses(Concern):
         return [name for name in names if name.rpartition("/")[2] == LOSS]
 
     def see_loss(self, loss: tf.Tensor) -> None:
-        self.observe_loss(loss)
+        if self.active:
+            self._keep(loss)
 
     @public
     @tf.autograph.experimental.do_not_convert
     def observe_loss(self, loss: tf.Tensor) -> None:
-        """Tells the loss of the next step, a scalar; losses of replicas are added up, as gradients.
+        """Tells rules and each `td.schedules.Plateau` a loss, a scalar; who doesn't ask ignores it.
 
-        Where a loss is the mean over a replica's part of the batch, it is to be divided by the
-        number of replicas, as it is for gradients. Optimizers that don't ask for it ignore it.
+        In a loop of your own, eager or traced, before each step; for a plateau also once an epoch.
+        Losses of replicas are added up, as gradients are: where each is the mean over its own part
+        of the batch, divide it by the number of replicas, as for the gradient.
         """
-        if self.active:
-            self.was_seen = True
-            loss = tf.stop_gradient(tf.cast(tf.convert_to_tensor(loss), tf.float32))
-            if loss.shape.rank != 0:
-                raise ValueError(f"The loss must be a scalar. Received: shape {loss.shape}")
-            replicas.once(self._assign, replicas.all_reduce([loss]))
+        loss = tf.stop_gradient(tf.cast(tf.convert_to_tensor(loss), tf.float32))
+        if loss.shape.rank != 0:
+            raise ValueError(f"The loss must be a scalar. Received: shape {loss.shape}")
+        self.see_loss(loss)
+        schedules = self.optimizer.remembering().values()
+        for schedule in {id(s): s for s in schedules if hasattr(s, "observe")}.values():
+            schedule.observe(loss)
+
+    def _keep(self, loss: tf.Tensor) -> None:
+        self.was_seen = True
+        loss = tf.stop_gradient(tf.cast(tf.convert_to_tensor(loss), tf.float32))
+        replicas.once(self._assign, replicas.all_reduce([loss]))
 
     def _assign(self, losses: list) -> None:
         for name in self._names():

@@ -5,13 +5,15 @@ from typing import Any, ClassVar
 
 from tf_decoupled.engine.concern import Concern
 from tf_decoupled.engine.hyperparameters import namespace
-from tf_decoupled.engine.state import Slots, own_seed
+from tf_decoupled.engine.state import Slots, flatten, nest, own_seed, tf_variable
 
 SEED = "noise_seed"
 
 
 class Transforms(Concern):
     """g ← transform(θ, g, h), one after the other, for each variable by itself.
+
+    What the i-th of them keeps is called "transforms/i/...".
 
     Args:
         gradient_transforms: a sequence of `td.transforms`, or of functions (value, gradient,
@@ -42,18 +44,37 @@ class Transforms(Concern):
 
     def slots(self, variable: Any, path: str) -> Slots:
         transforms = self.optimizer.gradient_transforms
-        return {SEED: own_seed()} if any(getattr(t, "random", False) for t in transforms) else {}
+        random = any(getattr(t, "random", False) for t in transforms)
+        kept: dict[str, Any] = {SEED: own_seed()} if random else {}
+        for i, transform in enumerate(transforms):
+            if hasattr(transform, "init"):
+                own = transform.init(tf_variable(variable))
+                kept |= flatten(own, f"transforms/{i}/")
+        return kept
 
     def before(self, step: Any) -> None:
         for part in step.parts:
             step.read(part)
-            own = part.kept(SEED) if SEED in part.block.kept else None
-            for transform in self.optimizer.gradient_transforms:
-                part.g = self._transformed(transform, part, own)
+            for i, transform in enumerate(self.optimizer.gradient_transforms):
+                self._transform(part, transform, f"transforms/{i}/")
 
-    def _transformed(self, transform: Any, part: Any, own: Any) -> Any:
-        def one(p: Any, g: Any, *own: Any) -> Any:
+    def _transform(self, part: Any, transform: Any, place: str) -> None:
+        """Changes the part's gradient, and what is kept at this place."""
+        kept = {name: part.kept(name) for name in part.block.kept if name.startswith(place)}
+        own = [part.kept(SEED)] if SEED in part.block.kept else []
+        update = getattr(transform, "update", lambda p, g, s, h: (transform(p, g, h), {}))
+
+        def one(p: Any, g: Any, kept: Any, *own: Any) -> Any:
             *own, h = own
-            return transform(p, g, namespace(vars(h) | {"seed": own[0] if own else None}))
+            h = namespace(vars(h) | {"seed": own[0] if own else None})
+            s = nest({name.removeprefix(place): value for name, value in kept.items()})
+            g, slots = update(p, g, s, h)
+            return g, dict(flatten(slots, place))
 
-        return part.map(one, part.p, part.g, *([] if own is None else [own]))
+        part.g, new = part.map(one, part.p, part.g, kept, *own)
+        if new.keys() != kept.keys():
+            raise ValueError(
+                "A transform must return the slots that its `init` declares, all of them and no "
+                f"others. Declared: {sorted(kept)}. Received: {sorted(new)}"
+            )
+        part.new |= new

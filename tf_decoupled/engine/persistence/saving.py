@@ -10,7 +10,7 @@ from tf_decoupled.engine.hyperparameters import Hyperparameter, is_variable, ser
 from tf_decoupled.engine.persistence import naming
 from tf_decoupled.engine.persistence.naming import Known
 from tf_decoupled.engine.persistence.saved_state import Arrays, Mismatch, SavedVariable, State
-from tf_decoupled.engine.state import Cell, ref_of, tf_variable
+from tf_decoupled.engine.state import Cell, place_of, ref_of, tf_variable
 
 
 class Saved:
@@ -49,8 +49,10 @@ class Saved:
         """The variables that belong to no model variable: counters, hyperparameters, added ones."""
         named = {"iterations": self.iterations}
         named |= {name: getattr(self, name) for name in self.starts if name != "updates"}
-        added = {f"added/{n}": v for n, v in vars(self.added).items() if is_variable(v)}
-        return named | self.hyperparameter_variables() | added
+        named |= self.hyperparameter_variables()
+        for place, schedule in self.remembering().items():
+            named |= {f"{place}/{name}": v for name, v in schedule.remembered().items()}
+        return named | {f"added/{n}": v for n, v in vars(self.added).items() if is_variable(v)}
 
     def live_hyperparameters(self) -> dict[str, tuple[Any, Hyperparameter]]:
         """Whose hyperparameter it is, and which, by the name under which it is saved."""
@@ -67,6 +69,15 @@ class Saved:
             for name, (owner, each) in self.live_hyperparameters().items()
         }
         return {name: value for name, value in given.items() if is_variable(value)}
+
+    def remembering(self) -> dict[str, Any]:
+        """The schedules that keep something from step to step, by place: "learning_rate"."""
+        trees = {
+            name: getattr(getattr(owner.given, each.name), "tree", tuple)()
+            for name, (owner, each) in self.live_hyperparameters().items()
+        }
+        all_of_them = {place_of(n, place): s for n, tree in trees.items() for place, s in tree}
+        return {place: s for place, s in all_of_them.items() if s.kept is not None}
 
     def constructed(self) -> dict[str, Any]:
         """What each live hyperparameter was at construction: a number, None, or a word for it."""
@@ -226,6 +237,8 @@ class Saved:
         self.restoring.begin()
         for name, start in self.starts.items():
             getattr(self, name).assign(start)
+        for schedule in self.remembering().values():
+            schedule.reset()
         for cell in self.cells:
             for name in cell.stored:
                 cell.reset(name)
@@ -289,6 +302,7 @@ class Saved:
         children = dict(super()._trackable_children(save_type, **kwargs))
         if save_type != "checkpoint":
             children.pop("layout", None)
-            return children
+            kept = {place: schedule.kept for place, schedule in self.remembering().items()}
+            return children | {place.replace("/", "_") + "_kept": kept[place] for place in kept}
         covered = {*self.names_of_keras, *self.starts, "starts", "slots", "given"}
         return {name: child for name, child in children.items() if name not in covered}
