@@ -156,7 +156,7 @@ def trained(
         values = mapped(lambda run: evaluated(contestant, *run), (values, states))
         return score(values), path.stack() if is_short else values[0]
 
-    return loop(values)
+    return loop.get_concrete_function(values)(values)  # TensorFlow warns of many traced calls
 
 
 def told(contestant: Contestant, loss: Callable, values: list, at: tf.Tensor) -> dict[str, Any]:
