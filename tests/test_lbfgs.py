@@ -160,6 +160,18 @@ def test_the_callback_sees_each_step_and_ends_it():
     assert (losses[-1], norms[-1]) == (done.loss, done.gradient_norm)
 
 
+def test_a_line_search_that_is_cut_short_takes_its_best_point():
+    v, seen = tf.Variable(np.array([-1.2, 1.0])), []
+
+    def callback(iteration, loss, gradient_norm):
+        tf.py_function(lambda *pair: seen.append(pair), [loss, tf.identity(v)], [])
+
+    td.minimize_lbfgs(lambda: rosenbrock(v), [v], callback=callback, max_line_search=2)
+    losses = [loss for loss, _ in seen]
+    np.testing.assert_allclose([rosenbrock(x) for _, x in seen], losses, rtol=1e-9)
+    assert losses == sorted(losses, reverse=True) and len(losses) > 5
+
+
 def test_a_callback_that_says_nothing_stops_nothing():
     v, loss_fn, _ = quadratic()
     assert td.minimize_lbfgs(loss_fn, [v], callback=lambda *progress: None).converged

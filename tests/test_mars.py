@@ -25,7 +25,7 @@ def test_without_gamma_short_gradients_are_steps_of_adamw():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_gradients_that_are_longer_count_as_those_of_norm_one(form):
-    rule, long = td.MARS(form=form, gamma=0.0), [np.full([4, 3], 5.0), np.full([4, 3], -7.0)]
+    rule, long = td.MARS(form=form, gamma=0.0), [np.full([4, 3], 9.0), np.full([4, 3], -2.0)]
     unit = [g / np.linalg.norm(g) for g in long]
     np.testing.assert_allclose(path(rule, long).values[0], path(rule, unit).values[0], atol=1e-12)
 

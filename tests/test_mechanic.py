@@ -3,12 +3,24 @@
 import functools
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 import references
 import tensorflow as tf
-from cases import gradients, variables
-from pure import descend, hyperparameters, joined, last, namespace, onward, seen, started, steps
+from cases import gradients, run, variables
+from pure import (
+    descend,
+    hyperparameters,
+    joined,
+    last,
+    namespace,
+    onward,
+    seen,
+    started,
+    steps,
+    train,
+)
 
 import tf_decoupled as td
 from tf_decoupled.wrappers.mechanic import Mechanic
@@ -141,6 +153,18 @@ def test_a_variable_without_gradient_catches_up_with_the_factor_when_it_gets_one
     wanted = start + state["scale"] * state["v0:delta"]
     assert np.abs(wanted - start).max() > 1e-3
     np.testing.assert_allclose(trainable[0].numpy(), wanted, rtol=1e-5)
+
+
+def test_around_another_each_has_a_factor_of_its_own():
+    def twice():
+        return Mechanic(Mechanic(td.AdamW(1.0), s_init=0.5), s_init=1e-2, jit_compile=False)
+
+    start, grads = [np.ones(3, "float32")], gradients([(3,)], steps=4, trend=1.0)
+    v = keras.Variable(start[0])
+    ours = run(optimizer := twice(), [v], grads)
+    np.testing.assert_allclose(ours, train(twice(), start, grads)[0], rtol=1e-5)
+    state = optimizer.get_state()
+    assert state["scale"] != state["inner/scale"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import references
 import tensorflow as tf
+from cases import told
 from pure import descend, last, namespace, onward, steps, train_long
 
 import tf_decoupled as td
@@ -22,8 +23,8 @@ SUMMING = [
 ]
 ALL = [*((rule, options) for rule, options, _ in SUMMING), (td.DoG, LAYERWISE), (td.COCOB, {})]
 
-summing = pytest.mark.parametrize("rule, options, reference", SUMMING, ids=str)
-every = pytest.mark.parametrize("rule, options", ALL, ids=str)
+summing = pytest.mark.parametrize("rule, options, reference", SUMMING, ids=told)
+every = pytest.mark.parametrize("rule, options", ALL, ids=told)
 
 
 def starts(seed=0):
@@ -100,7 +101,7 @@ def length(x):
     return np.sqrt(np.sum(x**2))
 
 
-@pytest.mark.parametrize("rule, options, step", FIRST, ids=str)
+@pytest.mark.parametrize("rule, options, step", FIRST, ids=told)
 def test_the_first_step_is_the_one_worked_out_by_hand(rule, options, step):
     g = downhill(count=1)
     moved = flat(last(rule(**options), starts(), g).values)
@@ -161,7 +162,7 @@ WITHOUT_RATE = [
 ]
 
 
-@pytest.mark.parametrize("rule, options", WITHOUT_RATE, ids=str)
+@pytest.mark.parametrize("rule, options", WITHOUT_RATE, ids=told)
 def test_without_a_rate_it_finds_the_minimum_of_a_distance(rule, options):
     """Of |x − 10| from 0, for a number and for three more that count as one."""
     found = descend(rule(**options), [0.0, np.zeros(3)], lambda x: tf.sign(x - 10.0), 500)

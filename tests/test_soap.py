@@ -7,7 +7,9 @@ import tensorflow as tf
 from pure import as_float32, assert_vectorizes, hyperparameters, last, seen, step
 
 import tf_decoupled as td
+from tf_decoupled.engine import stacking
 from tf_decoupled.matrices import orthogonal_factor
+from tf_decoupled.optimizers import soap
 
 random = np.random.default_rng(0)
 
@@ -86,6 +88,16 @@ def test_a_gradient_of_zero_moves_nothing_and_keeps_the_basis():
     now = last(td.SOAP(precondition_frequency=1), [np.ones([4, 3])], [[np.zeros([4, 3])]] * 3)
     np.testing.assert_allclose(now.values[0], (1 - as_float32(3e-3) * as_float32(0.01)) ** 3)
     np.testing.assert_allclose(np.abs(now.slots[0]["basis_0"]), np.eye(4), atol=1e-12)
+
+
+def test_variables_that_are_never_stacked_take_tensorflows_factor(monkeypatch):
+    assert soap.STACKED >= stacking.LARGEST
+    rule, start, grads = td.SOAP(0.1, precondition_frequency=2), np.ones([4, 3]), skewed(7)
+    small = last(rule, [start], [[g] for g in grads]).values[0]
+    monkeypatch.setattr(soap, "STACKED", 0)
+    monkeypatch.setattr(soap, "orthogonal_factor", None)
+    large = last(rule, [start], [[g] for g in grads]).values[0]
+    np.testing.assert_allclose(large, small, rtol=1e-9)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 3, 5])

@@ -132,15 +132,13 @@ CASES = [
         name="Shampoo",
         optimizer=td.Shampoo,
         reference=shampoo,
-        options=dict(
-            graft="rmsprop", block_size=3, epsilon=0.01, precondition_frequency=4, steps=14
-        ),
+        options=dict(graft="rmsprop", block_size=3, epsilon=0.1, precondition_frequency=4, steps=9),
         slots=each_block(3),
         letters=dict(precondition_frequency="frequency", block_size="block", steps=None),
         ranges=dict(
             beta_1=BETA,
             beta_2=BETA,
-            epsilon=(0.01, 1.0),
+            epsilon=(0.1, 1.0),
             graft=("sgd", "adagrad", "rmsprop"),
             graft_epsilon=EPSILON,
             nesterov=SWITCH,

@@ -45,6 +45,8 @@ def schedule_free(name, inner, **options):
 
 
 def iterate_average(name, inner, slots, **options):
+    ranges = dict(start_averaging=(1, 3), average_period=(1, 4))
+    ranges |= dict(window=(1, 4)) if options.get("window") else {}
     return Case(
         name=name,
         optimizer=td.IterateAverage,
@@ -52,7 +54,7 @@ def iterate_average(name, inner, slots, **options):
         slots=slots,
         options=options,
         inner=inner,
-        ranges=dict(start_averaging=(1, 3), average_period=(1, 4)),
+        ranges=ranges,
         decays_apart=inner.decays_apart,
         values=("mean", "latest", "trained"),
         entries_apart=inner.entries_apart,

@@ -126,6 +126,7 @@ def whitened(x, qs):
     return x if len(qs) == 2 else tf.transpose(x)
 
 
+@tf.function(autograph=False)  # as a graph also where a step is run eagerly
 def fit(q, length, white, noise, rate):
     """(I − E) Q (I − E) and √ℓ̄, in units in which no square overflows."""
     scale = tf.maximum(tf.reduce_max(tf.abs(white)), 1.0)

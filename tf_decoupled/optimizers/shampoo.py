@@ -41,11 +41,11 @@ class Shampoo(Optimizer):
         steps: the rounds of coupled Newton for the roots; a ridge of 1e-6 needs 20, larger ones
             fewer. A root that isn't one, to 0.1, is left as it was.
 
-    Gupta et al., "Shampoo: Preconditioned Stochastic Tensor Optimization", 2018, algorithm 1.
-    arXiv:1802.09568; Anil et al., "Scalable Second Order Optimization for Deep Learning", 2020:
-    blocks, grafting, roots by products. arXiv:2002.09018. Departs from the latter's code: ‖L‖ is
-    Frobenius's norm in place of the largest eigenvalue, at most √b larger; L begins with 0, and the
-    roots at step f; one M for both directions; decay is decoupled; "rmsprop" is bias-corrected.
+    Gupta et al., "Shampoo: Preconditioned Stochastic Tensor Optimization", 2018, the algorithm for
+    matrices. arXiv:1802.09568; Anil et al., "Scalable Second Order Optimization for Deep Learning",
+    2020: blocks, grafting, roots by products. arXiv:2002.09018. Departs from the latter's code: ‖L‖
+    is Frobenius's norm in place of the largest eigenvalue, at most √b larger; L begins with 0, and
+    the roots at step f; one M for both directions; decay is decoupled; "rmsprop" is bias-corrected.
     """
 
     learning_rate: Scalar = 0.01

@@ -1,5 +1,7 @@
 """SOAP."""
 
+import math
+
 import tensorflow as tf
 
 from tf_decoupled.engine.hyperparameters import Beta, Count, Scalar, Steps
@@ -8,6 +10,7 @@ from tf_decoupled.engine.state import zeros
 from tf_decoupled.math import ema
 from tf_decoupled.matrices import identity, orthogonal_factor, started
 
+STACKED = 16_384  # entries of a variable that the engine may stack; TensorFlow can't map its QR
 KEPT = 1e-5  # of an axis's mean statistics: what holds directions that no gradient had in place
 
 
@@ -99,12 +102,13 @@ def gram(g, i):
 
 def improved(v, bases, grams):
     """v and the bases, in the order of their statistics, after one round of power iteration."""
-    after = []
+    small, after = math.prod(v.shape) <= STACKED, []
     for i, q in bases.items():
         product = tf.matmul(grams[i], q)
         order = tf.argsort(tf.reduce_sum(q * product, 0), direction="DESCENDING")
         size = tf.reduce_mean(tf.linalg.diag_part(grams[i]))
         product = tf.math.divide_no_nan(product, size) + KEPT * q
-        after.append(orthogonal_factor(tf.gather(product, order, axis=1)))
+        product = tf.gather(product, order, axis=1)
+        after.append(orthogonal_factor(product) if small else tf.linalg.qr(product)[0])
         v = tf.gather(v, order, axis=i)
     return [v, *after]
