@@ -85,7 +85,7 @@ def saddle(steps: int, seeds: int) -> tuple[Callable, Callable]:
 
 
 def noisy(steps: int, seeds: int) -> tuple[Callable, Callable]:
-    """½ Σ aᵢ (wᵢ − wᵢ*)², whose gradients have errors that are now and then very large (Student's t)."""
+    """½ Σ aᵢ (wᵢ − wᵢ*)²; the gradients' errors are now and then very large (Student's t)."""
     rng = np.random.default_rng(0)
     a = tf.constant(np.geomspace(1, 0.1, 128).reshape(16, 8), tf.float32)
     least = tf.constant(rng.normal(size=(16, 8)), tf.float32)
