@@ -156,7 +156,7 @@ def trained(
         values = mapped(lambda run: evaluated(contestant, *run), (values, states))
         return score(values), path.stack() if is_short else values[0]
 
-    return loop(values)
+    return loop.get_concrete_function(values)(values)  # TensorFlow warns of many traced calls
 
 
 def told(contestant: Contestant, loss: Callable, values: list, at: tf.Tensor) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class Runs:
 
     def __init__(self, path: pathlib.Path, problems: dict[str, Problem]):
         self.path, self.problems = path, problems
-        told = {n: [p.steps, p.rates, p.lower, p.seeds] for n, p in problems.items()}
+        told = {name: numbers(problem) for name, problem in problems.items()}
         self.settings = "# which_optimizer " + json.dumps(told)
         self.found = self._read()
 
@@ -285,10 +285,16 @@ class Runs:
         self.found[problem, optimizer] = scores
 
 
-def measured(name: str, problem: Problem) -> tuple[np.ndarray, float]:
+def numbers(problem: Problem) -> dict[str, int]:
+    """What a run costs, and what other runs can't be compared with."""
+    return {n: getattr(problem, n) for n in ("steps", "rates", "lower", "seeds")}
+
+
+def measured(name: str, problem: str, numbers: dict[str, int]) -> tuple[np.ndarray, float]:
     """Scores, and the seconds that they took."""
     begin = time.perf_counter()
-    return scores(name, problem), time.perf_counter() - begin
+    found = scores(name, PROBLEMS[problem]._replace(**numbers))
+    return found, time.perf_counter() - begin
 
 
 def one_thread() -> None:
@@ -312,13 +318,16 @@ def outcomes(runs: Runs, missing: list, workers: int) -> Iterator[tuple[str, str
     if not workers:
         for problem, name in missing:
             try:
-                yield problem, name, measured(name, runs.problems[problem])
+                yield problem, name, measured(name, problem, numbers(runs.problems[problem]))
             except Exception as error:  # the others go on, as with workers
                 yield problem, name, error
         return
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, spawn, one_thread) as pool:
-        tasks = {pool.submit(measured, name, runs.problems[p]): (p, name) for p, name in missing}
+        tasks = {
+            pool.submit(measured, name, p, numbers(runs.problems[p])): (p, name)
+            for p, name in missing
+        }
         for task in concurrent.futures.as_completed(tasks):
             yield *tasks[task], task.exception() or task.result()
 

@@ -21,22 +21,22 @@ print(td.list_optimizers("*adam*"))
 # %% [markdown]
 # ## Ten of them
 #
-# Each with a factor of its default rate that suits the valley, found by trying powers of 4, and
-# the one for the network. Rates fall to 0 in a straight line; ScheduleFree averages in place of
-# that, and keeps its own.
+# Each with the factor of its default rate that was the best one in the valley, of powers of 4, and
+# that of the network, of powers of 4 up to 16. Rates fall to 0 in a straight line; ScheduleFree
+# averages in place of that, and keeps its own.
 
 # %%
 CHOSEN = {
-    "SGDW": (td.SGDW, 1 / 16, 4),
-    "AdamW": (td.AdamW, 64, 4),
-    "NAdamW": (td.NAdamW, 64, 1),
-    "AdEMAMix": (td.AdEMAMix, 16, 1),
-    "ADOPT": (td.ADOPT, 64, 4),
-    "Lion": (td.Lion, 256, 4),
-    "LAMB": (td.LAMB, 64, 16),
-    "RMSpropW": (td.RMSpropW, 16, 1),
-    "Prodigy": (td.Prodigy, 1, 1),
-    "ScheduleFree": (td.ScheduleFree, 64, 4),
+    "SGDW": (td.SGDW, 1 / 4, 4),
+    "AdamW": (td.AdamW, 1024, 16),
+    "NAdamW": (td.NAdamW, 256, 16),
+    "AdEMAMix": (td.AdEMAMix, 1024, 16),
+    "ADOPT": (td.ADOPT, 4096, 16),
+    "Lion": (td.Lion, 256, 16),
+    "LAMB": (td.LAMB, 256, 16),
+    "RMSpropW": (td.RMSpropW, 64, 16),
+    "Prodigy": (td.Prodigy, 4, 1),
+    "ScheduleFree": (td.ScheduleFree, 256, 16),
 }
 
 

@@ -44,8 +44,6 @@ def test_every_optimizer_with_a_step_of_its_own_takes_part():
     assert names[0] == "AdamW" and len(set(names)) == len(names)
     missing = {entry.name for entry in td.list_optimizers()} - set(names)
     assert missing == {"Partition", "RateMultipliers", "LayerwiseDecay"}
-    for name in names:
-        which.Contestant(name)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -108,7 +106,7 @@ def test_a_table_and_a_picture_come_of_it_and_what_is_done_is_not_done_again(
     )
     assert run(tmp_path, *chosen) == text
     assert len(done) == 1
-    assert sorted(csv.read_text().splitlines()) >= sorted(whole.splitlines())
+    assert set(whole.splitlines()) <= set(csv.read_text().splitlines())
 
 
 def test_runs_of_other_settings_are_not_mixed(tiny, tmp_path):

@@ -2,6 +2,7 @@
 
 import difflib
 import fnmatch
+import functools
 import importlib
 import inspect
 import math
@@ -126,6 +127,7 @@ def _suggested(wanted: str, classes: Mapping[str, type]) -> str:
     return f" Did you mean {', '.join(lower[each] for each in names)}?" if names else ""
 
 
+@functools.cache
 def _entry(name: str, cls: type) -> Entry:
     paragraphs = [" ".join(each.split()) for each in inspect.getdoc(cls).split("\n\n")]
     example = _example(cls)
@@ -138,6 +140,8 @@ def _entry(name: str, cls: type) -> Entry:
 
 def _example(cls: type) -> Any:
     """One optimizer of the class; those that wrap others go around an AdamW."""
+    if "learning_rate" in cls.positional:
+        return cls()
     adamw = _package().AdamW()
     given = dict(inner=adamw, members=[(None, adamw)], factors=[(None, 1.0)])
     return cls(**{name: given[name] for name in cls.positional if name in given})

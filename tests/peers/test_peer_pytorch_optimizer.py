@@ -29,7 +29,7 @@ ROWS = [
         "LAMB(0.01, weight_decay=0.0)",
         "Lamb(params, 0.01, max_grad_norm=0.0)",
         0.5,
-        "m and v aren't corrected for their start, and ‖θ‖ in the ratio is bounded by 10",
+        "pytorch_optimizer doesn't correct m and v for their start, and in the ratio ‖θ‖ ≤ 10",
     ),
     Row("LARS(1.0, l2=0.1)", "LARS(params, 1.0, weight_decay=0.1)", shapes=MATRICES),
     Row(
