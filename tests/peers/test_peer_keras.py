@@ -6,6 +6,8 @@ from peer import MATRICES, Row
 
 FLOAT32 = 3e-6  # some of Keras's constants are rounded to it, also beside float64 variables
 
+pytestmark = pytest.mark.slow
+
 ROWS = [
     Row(
         "AdamW(0.01, weight_decay=0.1, epsilon=1e-7, epsilon_hat=True)",

@@ -4,6 +4,8 @@ import peer
 import pytest
 from peer import MATRICES, Row
 
+pytestmark = pytest.mark.slow
+
 ROWS = [
     # Adam and its relatives.
     Row("AdamW(0.01, weight_decay=0.1)", "optax.adamw(0.01, weight_decay=0.1)"),

@@ -6,6 +6,8 @@ from peer import MATRICES, VECTORS, Row
 
 FLOAT32 = 1e-6  # d is found by sums in float32 there
 
+pytestmark = pytest.mark.slow
+
 ROWS = [
     Row("SGDW(0.01, weight_decay=0.1)", "SGDW(params, 0.01, 0.9, 0.1)"),
     Row("AdaBelief(0.001, weight_decay=0.1)", "AdaBelief(params, 0.001, weight_decay=0.1)"),

@@ -4,6 +4,8 @@ import peer
 import pytest
 from peer import SQUARES, Row
 
+pytestmark = pytest.mark.slow
+
 ROWS = [
     Row(
         "AMSGradW(0.01, weight_decay=0.1)",

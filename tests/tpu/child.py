@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import numpy as np
 import tensorflow as tf
-from trained import BIG, ROWS, Training
+from trained import BIG, Training, rows_on
 
 from tf_decoupled.engine import replicas as engine
 from tf_decoupled.testing import tpu
@@ -40,7 +40,7 @@ def record(cluster: tpu.Cluster, assigned: int, stem: str, compiles: bool) -> No
 
 def main(replicas: int, folder: str) -> None:
     emulated = tpu.EmulatedTPUStrategy(replicas) if replicas else None
-    for name, row in (ROWS | {"big": BIG} if replicas == 1 else ROWS).items():
+    for name, row in (rows_on(replicas) | ({"big": BIG} if replicas == 1 else {})).items():
         training, stem = Training(row, emulated or tf.distribute.get_strategy()), f"{folder}/{name}"
         if replicas == TRACED_ONLY or row is BIG:
             emulated.trace(training.apply, (training.gradients(steps=1)[0],))

@@ -5,16 +5,15 @@ import math
 import pathlib
 
 import pytest
-from trained import BIG, ROWS
+from trained import BIG, rows_on
 
 pytestmark = pytest.mark.slow
-every = pytest.mark.parametrize("row", ROWS)
-chips = pytest.mark.parametrize(
-    "topology,replicas", [("v2:2x2", 8), ("v5e:2x2", 4), ("v6e:1x1", 1)]
+CHIPS = {"v2:2x2": 8, "v5e:2x2": 4, "v6e:1x1": 1}
+every = pytest.mark.parametrize(
+    "topology, replicas, row", [(chip, n, row) for chip, n in CHIPS.items() for row in rows_on(n)]
 )
 
 
-@chips
 @every
 def test_every_variable_that_the_step_assigns_is_updated_in_place(
     compiled, emulated, topology, replicas, row
@@ -24,7 +23,6 @@ def test_every_variable_that_the_step_assigns_is_updated_in_place(
     assert result.donated == result.assigned == state
 
 
-@chips
 @every
 def test_the_compiled_step_has_no_float64(compiled, topology, replicas, row):
     assert not compiled(topology, replicas, row).uses("f64")

@@ -7,12 +7,12 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from trained import ROWS, Training
+from trained import OF_THE_ENGINE, ROWS, Training, rows_on
 
-every = pytest.mark.parametrize("row", ROWS)
-slow = pytest.mark.slow
-cores = pytest.mark.parametrize(
-    "replicas", [pytest.param(1, marks=slow), 2, pytest.param(4, marks=slow)]
+RUNS = [(replicas, row) for replicas in (1, 2, 4) for row in rows_on(replicas)]
+every = pytest.mark.parametrize(
+    "replicas, row",
+    [pytest.param(*run, marks=[pytest.mark.slow] * (run[1] not in OF_THE_ENGINE)) for run in RUNS],
 )
 LAST_BIT = {"float32": 1e-6, "bfloat16": 2.0**-7}
 
@@ -25,7 +25,6 @@ def assert_equal_but_for_rounding(ours, expected, dtype):
             np.testing.assert_allclose(replica, right[0], tolerance, tolerance, err_msg=name)
 
 
-@cores
 @every
 def test_every_replica_ends_where_one_device_does(emulated, replicas, row):
     ours, expected = (np.load(f"{emulated(n, row)}.npz") for n in (replicas, 0))
@@ -37,14 +36,12 @@ def facts(emulated, replicas, row):
     return json.loads(pathlib.Path(f"{emulated(replicas, row)}.json").read_text())
 
 
-@cores
 @every
 def test_every_operation_of_the_step_has_a_tpu_kernel(emulated, replicas, row):
     found = facts(emulated, replicas, row)
     assert not found["without_kernel"]
 
 
-@cores
 @every
 def test_the_step_sums_each_gradient_once_and_exchanges_nothing_else(emulated, replicas, row):
     found = facts(emulated, replicas, row)
@@ -52,7 +49,6 @@ def test_the_step_sums_each_gradient_once_and_exchanges_nothing_else(emulated, r
     assert (found["sums"], found["exchanges"]) == (gradients, {})
 
 
-@cores
 @every
 def test_the_step_has_no_float64(emulated, replicas, row):
     assert not facts(emulated, replicas, row)["float64"]
@@ -60,7 +56,7 @@ def test_the_step_has_no_float64(emulated, replicas, row):
 
 @pytest.mark.tpu
 @pytest.mark.skipif("TF_DECOUPLED_TPU" not in os.environ, reason="set TF_DECOUPLED_TPU")
-@every
+@pytest.mark.parametrize("row", ROWS)
 def test_a_real_tpu_ends_where_one_device_does(row):
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(
         os.environ["TF_DECOUPLED_TPU"]

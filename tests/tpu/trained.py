@@ -26,10 +26,12 @@ def adamw(**options):
     return lambda: td.AdamW(**dict(learning_rate=0.01, weight_decay=0.1) | UNCOMPILED | options)
 
 
-ROWS = {
+OPTIMIZERS = {
     case.name: Row(lambda case=case: case.make(weight_decay=0.1, **UNCOMPILED), shapes=case.shapes)
     for case in CASES
-} | {
+}
+OF_THE_ENGINE = {
+    CASES[0].name: OPTIMIZERS[CASES[0].name],
     "clipnorm": Row(adamw(clipnorm=0.5)),
     "clipvalue": Row(adamw(clipvalue=0.1)),
     "global_clipnorm": Row(adamw(global_clipnorm=0.5)),
@@ -43,7 +45,13 @@ ROWS = {
     "bfloat16, master": Row(adamw(), "bfloat16"),
     "bfloat16, stochastic": Row(adamw(low_precision="stochastic"), "bfloat16"),
 }
+ROWS = OPTIMIZERS | OF_THE_ENGINE
 BIG = Row(adamw(), shapes=[(1024, 1024), (1024,)])
+
+
+def rows_on(replicas: int) -> dict[str, Row]:
+    """All on 4 replicas and on none; on other numbers what differs by the engine."""
+    return ROWS if replicas in (0, 4) else OF_THE_ENGINE
 
 
 class Training:
