@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 REPOSITORY = "OWNER/tf_decoupled"  # on GitHub
-NAMES = ("quickstart", "tpu_training", "decay_heatmap", "write_your_own")
+NAMES = ("quickstart", "tpu_training", "decay_heatmap", "write_your_own", "which_optimizer")
 FOLDER = pathlib.Path(__file__).parent
 
 BADGE = (

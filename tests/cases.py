@@ -27,6 +27,11 @@ def gradients(shapes=SHAPES, steps=10, seed=1, trend=0.0):
     return [[draw(shape) for shape in shapes] for _ in range(steps)]
 
 
+def told(value):
+    """What a parameter is called in the name of a test; functions have no two names."""
+    return getattr(value, "__name__", str(value)[:40])
+
+
 def tell_loss(optimizer, loss):
     """Tells the loss to a rule that asks for it."""
     if any("loss" in rule.shared() for _, rule in optimizer.rules()):

@@ -170,3 +170,30 @@ def assert_vectorizes(rule, p, g, compiled=False):
 
 def close(a, b, tolerance):
     np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def onward(rule, now, values, grads, first, dtype=tf.float64):
+    """The values after further steps from where `steps` was, but from these values."""
+    slots, shared = now.slots, now.shared
+    for at, gs in enumerate(grads, first):
+        gs = [tf.constant(g, dtype) for g in gs]
+        values, slots, shared, _ = step_all(rule, values, gs, slots, shared, at)
+    return values
+
+
+def descend(rule, starts, gradient, count, dtype=tf.float64):
+    """What is evaluated after steps along a function's gradient, from one graph with a loop."""
+    starts = [tf.constant(start, dtype) for start in starts]
+
+    def body(at, values, slots, shared):
+        grads = [gradient(p) for p in values]
+        return [at + 1, *step_all(rule, values, grads, slots, shared, at)[:3]]
+
+    @tf.function(autograph=False)
+    def loop(values):
+        slots = [started(rule.init(p), p, dtype) for p in values]
+        begin = [0, values, slots, shared_of(rule, dtype)]
+        _, values, slots, _ = tf.while_loop(lambda at, *_: at < count, body, begin)
+        return [rule.evaluation(p, namespace(s), None) for p, s in zip(values, slots, strict=True)]
+
+    return [p.numpy() for p in loop(starts)]

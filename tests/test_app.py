@@ -31,10 +31,10 @@ def refusal(capsys, *arguments):
 def test_help_lists_the_verbs(capsys, arguments):
     code, stdout, stderr = run(capsys, *arguments)
     assert (code, stderr) == (0, "")
-    assert all(verb in stdout for verb in ("sweep", "train", "plot"))
+    assert all(verb in stdout for verb in ("sweep", "train", "plot", "optimizers"))
 
 
-@pytest.mark.parametrize("verb", ["sweep", "train", "plot"])
+@pytest.mark.parametrize("verb", ["sweep", "train", "plot", "optimizers"])
 def test_help_of_a_verb_has_its_flags_and_nobody_elses(capsys, verb):
     code, stdout, _ = run(capsys, verb, "--help")
     assert code == 0
@@ -47,7 +47,7 @@ def test_help_of_a_verb_has_its_flags_and_nobody_elses(capsys, verb):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["swep"], "Unknown verb 'swep'. Known: sweep, train, plot."),
+        (["swep"], "Unknown verb 'swep'. Known: sweep, train, plot, optimizers."),
         (["sweep", "--nope=1"], "Unknown command line flag 'nope'"),
         (["sweep", "nope"], "Flags look like --name=value. Received: nope"),
         (["sweep", "--epochs=x"], "--epochs=x"),
@@ -72,7 +72,7 @@ def test_help_of_a_verb_has_its_flags_and_nobody_elses(capsys, verb):
         (["sweep", "--alphas=fast"], "alphas must be numbers. Received: 'fast'"),
         (["sweep", "--seeds=1.5"], "seeds must be whole numbers. Received: '1.5'"),
         (["sweep", "--seeds=-1"], "Seeds must be at least 0. Received: -1"),
-        (["train", "--optimizer=Adan"], "Unknown optimizer 'Adan'. Known: Adafactor, Adam,"),
+        (["train", "--optimizer=Adamm"], "Unknown optimizer 'Adamm'. Known: A"),
         (["train", "--schedule=step"], "Unknown schedule 'step'. Known: fixed, drop, cosine."),
         (["train", "--epochs=0"], "epochs must be at least 1. Received: 0"),
         (["train", "--warmup=-1"], "warmup must be at least 0. Received: -1.0"),
@@ -81,6 +81,8 @@ def test_help_of_a_verb_has_its_flags_and_nobody_elses(capsys, verb):
         (["train", "--strategy=multiworker"], "needs TF_CONFIG in the environment of each process"),
         (["train", "--strategy=parameter_server"], 'as in TF_CONFIG=\'{"cluster": {"chief": ["'),
         (["train", "--strategy=tpu"], "finds no TPU on this machine"),
+        (["optimizers", "adamww"], "No optimizer's name fits 'adamww'. Did you mean AdamW"),
+        (["optimizers", "adam", "lion"], "Flags look like --name=value. Received: adam lion"),
         (["train", "--replicas=2"], "replicas is of the strategy mirrored"),
         (["train", "--strategy=mirrored", "--replicas=2", "--batch-size=33"], "multiple of their"),
     ],

@@ -20,6 +20,7 @@ TESTS = sorted(pathlib.Path(__file__).parent.rglob("*.py"))
 # Layers from the bottom up; a file of `engine`, or a folder in it, is a layer of its own.
 MAY_IMPORT = {
     "math": set(),
+    "matrices": {"math"},
     "registry": set(),
     "arguments": set(),
     "keras_hooks": set(),
@@ -49,14 +50,18 @@ MAY_IMPORT = {
         *("arguments", "blocks", "building", "concern", "decay", "hyperparameters", "keras_hooks"),
         *("masks", "order", "persistence", "replicas", "rule", "state", "step"),
     },
-    "optimizers": {"optimizer", "state", "math", "schedules", "hyperparameters"},
+    "optimizers": {"optimizer", "state", "math", "matrices", "schedules", "hyperparameters"},
     "wrappers": {
         *("building", "decay", "hyperparameters", "layers", "masks", "optimizer", "registry"),
         *("replicas", "state"),
     },
+    "gradients": {"math", "replicas", "state"},
+    "lbfgs": {"gradients", "replicas", "state"},
+    "training": {"gradients", "replicas"},
     "batch_norm": {"state"},
     "diagnostics": {"gradients", "hyperparameters"},
     "grad_init": {"masks", "optimizers", "state"},
+    "catalogue": set(),
     "export": {"pieces", "state"},
     "callbacks": {"optimizer", "state", "math", "hyperparameters"},
     "importers": {
@@ -66,13 +71,18 @@ MAY_IMPORT = {
 SCHEDULES = ("cosine", "cycles", "decays", "phases", "piecewise", "plateau")
 SAME_LAYER = {
     *(("adam", "adamw"), ("sgd", "sgdw"), ("lookahead", "wrapper"), ("schedule_free", "wrapper")),
+    ("amsgradw", "adamw"),
     *(("layerwise_decay", "wrapper"), ("rate_multipliers", "wrapper"), ("partition", "wrapper")),
+    *(("mechanic", "wrapper"), ("iterate_average", "wrapper")),
     *(("keras", "keras_sources"), ("keras", "resuming"), ("torch", "layouts")),
     *(("torch", "resuming"), ("torch", "torch_groups"), ("checkpoints", "saved_state")),
     *(("restoring", "saved_state"), ("restoring", "naming"), ("saving", "naming")),
     *(("saving", "saved_state"), ("saved_state", "naming")),
     *((family, base) for family in SCHEDULES for base in ("curves", "kinds", "schedule")),
     *(("schedule", "curves"), ("schedule", "kinds")),
+    *(("sam", "tape"), ("per_example", "tape"), ("per_example", "random"), ("curvature", "tape")),
+    *(("curvature", "random"), ("eigenvalues", "tape"), ("eigenvalues", "random")),
+    ("eigenvalues", "curvature"),
 }
 
 

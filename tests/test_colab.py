@@ -7,6 +7,7 @@ import pathlib
 from types import SimpleNamespace
 
 import nbformat
+import numpy as np
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
@@ -191,3 +192,18 @@ def test_an_optimizer_of_ones_own_is_right_and_has_what_the_engine_has(tmp_path)
     assert found.saved and all(found.saved) and found.wrapped
     assert found.beta_1 == pytest.approx(0.8)
     assert found.losses[-1] < 0.7 * found.losses[0]
+
+
+@pytest.mark.slow
+def test_ten_optimizers_walk_down_the_valley_and_learn(tmp_path):
+    probe = """dict(
+        losses={name: loss for name, (_, loss) in valley.items()}, errors=errors,
+        starts=[path[0].tolist() for path, _ in valley.values()],
+    )"""
+    found, printed, notebook = execute("which_optimizer", tmp_path, probe)
+    assert len(found.losses) == len(found.errors) == 10
+    assert all(loss < 4.2 for loss in found.losses.values())  # at the foot of the slope, or below
+    assert max(found.errors.values()) < 60 and min(found.errors.values()) < 25
+    assert all(np.allclose(start, [-1.2, 1.0]) for start in found.starts)
+    assert "AdamW" in printed
+    assert [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in str(o)]

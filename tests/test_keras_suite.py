@@ -53,19 +53,34 @@ class Adafactor(td.Adafactor):
     jit_compile: bool | str = False
 
 
-OURS = {cls.__name__: cls for cls in (AdamW, Adam, SGD, Lion, Lamb, Adafactor)}
+class Nadam(td.Nadam):
+    jit_compile: bool | str = False
 
-FOREIGN = (
-    "stateless",
-    "session",
-    "adadelta",
-    "adagrad",
-    "adamax",
-    "ftrl",
-    "nadam",
-    "rmsprop",
-    "scatter_update",
-)
+
+class Adagrad(td.Adagrad):
+    jit_compile: bool | str = False
+
+
+class RMSprop(td.RMSprop):
+    jit_compile: bool | str = False
+
+
+class Adamax(td.Adamax):
+    jit_compile: bool | str = False
+
+
+class Adadelta(td.Adadelta):
+    jit_compile: bool | str = False
+
+
+class Ftrl(td.Ftrl):
+    jit_compile: bool | str = False
+
+
+NAMESAKES = (Nadam, Adagrad, RMSprop, Adamax, Adadelta, Ftrl)
+OURS = {cls.__name__: cls for cls in (AdamW, Adam, SGD, Lion, Lamb, Adafactor, *NAMESAKES)}
+
+FOREIGN = ("stateless", "session", "scatter_update")
 
 
 class Difference(NamedTuple):
@@ -87,6 +102,8 @@ def each(test, *classes):
 EVERY = (*OURS, "Optimizer")
 SPARSE = ("adafactor", "adam", "adam_amsgrad", "adamw", "adamw_amsgrad", "lion")
 SPARSE += ("sgd", "sgd_momentum", "sgd_momentum_nesterov")
+SPARSE += ("adadelta", "adagrad", "adamax", "ftrl", "nadam", "rmsprop", "rmsprop_momentum")
+SPARSE += ("rmsprop_momentum_centered",)
 DIFFERENCES = [
     Difference(
         "private",
@@ -157,6 +174,27 @@ DIFFERENCES = [
         "Two clips at once are refused in other words",
         "Only one of `clipnorm`, `clipvalue`, `global_clipnorm` can be set",
         ("OptimizerTest.test_clip_args",),
+    ),
+    Difference(
+        "words",
+        "Numbers that are out of range are refused in other words",
+        "must be a finite number",
+        tuple(
+            f"FtrlTest.test_invalid_{name}"
+            for name in (
+                "initial_accumulator_value",
+                "learning_rate_power",
+                "l1_regularization_strength",
+                "l2_regularization_strength",
+                "l2_shrinkage_regularization_strength",
+            )
+        ),
+    ),
+    Difference(
+        "private",
+        "It reads a private attribute; the product of momenta is a slot of each variable",
+        "no attribute '_u_product'",
+        ("NadamTest.test_build_with_empty_var_list",),
     ),
     Difference(
         "private",

@@ -8,7 +8,7 @@ import references
 import tensorflow as tf
 from pure import as_float32, assert_vectorizes, last
 
-from tf_decoupled.math import full_product, newton_schulz, thirds
+from tf_decoupled.matrices import full_product, newton_schulz, thirds
 from tf_decoupled.optimizers.muon import COEFFICIENTS, Muon
 
 random = np.random.default_rng(0)
@@ -123,6 +123,11 @@ def test_further_rounds_of_polar_express_converge_to_the_polar_factor():
 def test_a_gradient_of_zero_moves_nothing():
     for precise in (False, True):
         assert not np.any(direction(np.zeros([3, 4]), tf.float32, precise=precise))
+
+
+@pytest.mark.parametrize("scale", ["original", "match_rms_adamw", "rms_to_rms"])
+def test_a_matrix_without_rows_is_stepped(scale):
+    assert direction(np.zeros([0, 3]), scale=scale).shape == (0, 3)
 
 
 @pytest.mark.parametrize("compiled", [False, True])

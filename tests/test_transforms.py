@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import gradients, run, run_mirrored, variables
+from cases import gradients, run, run_mirrored, told, variables
 from pure import namespace, started
 
 import tf_decoupled as td
@@ -212,7 +212,7 @@ REMEMBERED = [
 ]
 
 
-@pytest.mark.parametrize("transform,reference", REMEMBERED, ids=lambda each: repr(each)[:30])
+@pytest.mark.parametrize("transform,reference", REMEMBERED, ids=told)
 def test_averages_and_traces_are_their_sums(transform, reference):
     grads = [random([3, 2], seed) for seed in range(6)]
     for mine, theirs in zip(updated(transform, grads), reference(grads), strict=True):

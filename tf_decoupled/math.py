@@ -54,6 +54,11 @@ def rescaled(u: tf.Tensor, length: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
     return tf.where(known, wanted * (u / tf.where(known, length, 1.0)), u)
 
 
+def soft_threshold(x: tf.Tensor, by: tf.Tensor) -> tf.Tensor:
+    """x, nearer to 0 by so much, or 0: the minimum over y of ½ (y − x)² + by |y|."""
+    return tf.sign(x) * tf.maximum(tf.abs(x) - by, 0.0)
+
+
 def shrunk(p: tf.Tensor, κ: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     """(1 − κ)ᵏ p: what k decays leave of p."""
     return tf.exp(tf.math.multiply_no_nan(tf.math.log1p(-κ), k)) * p
@@ -66,64 +71,6 @@ def shrunk_series(β: tf.Tensor, κ: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     gap = tf.minimum(keep, log_β) - larger
     terms = tf.math.expm1(tf.math.multiply_no_nan(gap, k)) / tf.math.expm1(gap)
     return tf.exp((k - 1) * larger + log_β) * tf.where(gap == 0, k, terms)
-
-
-def newton_schulz(
-    x: tf.Tensor,
-    coefficients: Sequence[tuple[float, float, float]],
-    margin: float = 0.0,
-    precise: bool = False,
-) -> tf.Tensor:
-    """About U Vᵀ, where x = U Σ Vᵀ: every singular value is brought near to 1.
-
-        X ← x / ((1 + margin) ‖x‖ + 1e-7)
-        for a, b, c in coefficients:  S = X Xᵀ,  X ← a X + (b S + c S²) X
-
-    x: [..., rows, columns], the leading axes a stack of matrices. The longer axis is summed over.
-    """
-    product = full_product if precise else tf.matmul
-    tall = x.shape[-2] > x.shape[-1]
-    x = tf.linalg.matrix_transpose(x) if tall else x
-    length = tf.sqrt(tf.reduce_sum(x * x, [-2, -1], keepdims=True))
-    x = x / ((1 + margin) * length + 1e-7)
-    for a, b, c in coefficients:
-        gram = product(x, x, transpose_b=True)
-        x = a * x + product(b * gram + c * product(gram, gram), x)
-    return tf.linalg.matrix_transpose(x) if tall else x
-
-
-def full_product(a: tf.Tensor, b: tf.Tensor, transpose_b: bool = False) -> tf.Tensor:
-    """The product of matrices with all of float32's digits on every device.
-
-    GPUs round the factors of `tf.matmul` to 11 significant bits (TF32), TPUs to 8 (bfloat16), and
-    add the products in float32. Here each factor is a sum of three parts of 8 bits, which neither
-    rounds; of their nine products the three that are below float32's last bit are left out.
-    """
-    if a.dtype != tf.float32:
-        return tf.matmul(a, b, transpose_b=transpose_b)  # float64 is rounded nowhere
-    b = b if transpose_b else tf.linalg.matrix_transpose(b)
-    a_unit, b_unit = largest_of_rows(a), largest_of_rows(b)
-    a, b = thirds(a / a_unit), thirds(b / b_unit)
-    pairs = [(1, 1), (0, 2), (2, 0), (0, 1), (1, 0), (0, 0)]  # the smallest are added first
-    total = tf.add_n([tf.matmul(a[i], b[j], transpose_b=True) for i, j in pairs])
-    return a_unit * total * tf.linalg.matrix_transpose(b_unit)
-
-
-def largest_of_rows(x: tf.Tensor) -> tf.Tensor:
-    """The largest |entry| of each row, [..., rows, 1]; 1 for rows of zeros."""
-    largest = tf.reduce_max(tf.abs(x), -1, keepdims=True)
-    return tf.where(largest > 0, largest, 1.0)
-
-
-def thirds(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Three arrays whose sum is x, for |x| ≤ 1: bfloat16 holds them, but for 2⁻²⁷ in the last.
-
-    Rounded to multiples, because XLA may leave out a cast to bfloat16 and back, and may contract
-    the sums that split a number otherwise.
-    """
-    first = tf.round(x * 2.0**8) * 2.0**-8
-    second = tf.round((x - first) * 2.0**17) * 2.0**-17
-    return first, second, x - first - second
 
 
 def random_bits(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import numpy as np
 import tensorflow as tf
-from rows import BIG, ROWS, Training
+from trained import BIG, ROWS, Training
 
 from tf_decoupled.engine import replicas as engine
 from tf_decoupled.testing import tpu

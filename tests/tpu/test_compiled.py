@@ -5,7 +5,7 @@ import math
 import pathlib
 
 import pytest
-from rows import BIG, ROWS
+from trained import BIG, ROWS
 
 pytestmark = pytest.mark.slow
 every = pytest.mark.parametrize("row", ROWS)

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from rows import ROWS, Training
+from trained import ROWS, Training
 
 every = pytest.mark.parametrize("row", ROWS)
 slow = pytest.mark.slow

@@ -37,6 +37,8 @@ Growth = Annotated[_Live, "a number >= 1"]
 Count = Annotated[int, "an integer >= 1"]
 Constant = Annotated[float, "a finite number > 0"]
 Fraction = Annotated[float, "a number in (0, 1)"]
+Initial = Annotated[float, "a finite number >= 0"]
+NonPositive = Annotated[float, "a finite number <= 0"]
 
 _HOLDS: dict[Any, Callable[[float], bool]] = {
     Scalar: lambda x: 0 <= x < math.inf,
@@ -49,6 +51,8 @@ _FIXED: dict[Any, Callable[[float], bool]] = {
     Count: _HOLDS[Steps],
     Constant: lambda x: 0 < x < math.inf,
     Fraction: lambda x: 0 < x < 1,
+    Initial: _HOLDS[Scalar],
+    NonPositive: lambda x: -math.inf < x <= 0,
 }
 
 

@@ -181,3 +181,28 @@ def check_same(own: tf.Variable, variable: tf.Variable) -> None:
 
 def _name(strategy: tf.distribute.Strategy | None) -> str:
     return "no strategy" if strategy is None else type(strategy).__name__
+
+
+def local(variable: tf.Variable) -> tf.Variable:
+    """The part of a variable that this replica reads; what is assigned to it, no other one sees.
+
+    The variable itself outside of replicas, and where replicas see it as their own.
+    """
+    context, strategy = tf.distribute.get_replica_context(), tf.distribute.get_strategy()
+    if context is None or isinstance(strategy, INLINE) or not tf.distribute.has_strategy():
+        return variable
+    parts = components(variable)
+    return parts[tf.get_static_value(context.replica_id_in_sync_group) % len(parts)]
+
+
+def place() -> tuple[Any, int]:
+    """Which of the replicas this is, and how many there are; 0 and 1 outside of replicas."""
+    context = tf.distribute.get_replica_context()
+    if context is None or not tf.distribute.has_strategy():
+        return 0, 1
+    return context.replica_id_in_sync_group, context.num_replicas_in_sync
+
+
+def in_strategy() -> bool:
+    """Whether this is inside of the scope or the replicas of a strategy."""
+    return tf.distribute.has_strategy()

@@ -11,6 +11,7 @@ from typing import NamedTuple, NoReturn
 import tensorflow as tf
 from absl import app, flags, logging
 
+import tf_decoupled as td
 from tf_decoupled.experiments import data, grid, models, strategies
 from tf_decoupled.experiments.errors import InputError
 from tf_decoupled.experiments.sweep import plot, sweep
@@ -29,6 +30,7 @@ class Verb(NamedTuple):
     help: str
     flags: Callable[[], flags.FlagValues]
     run: Callable[[flags.FlagValues], None]
+    unnamed: str | None = None  # the flag whose value may stand without its name
 
 
 def _text(values: flags.FlagValues, name: str, default: str | None, description: str) -> None:
@@ -106,6 +108,14 @@ def _plot_flags() -> flags.FlagValues:
     return values
 
 
+def _optimizers_flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    values.set_gnu_getopt()  # the pattern may stand before or after the flags
+    _text(values, "pattern", "*", 'As of file names: "*adam*"; capitals don\'t count.')
+    flags.DEFINE_boolean("markdown", False, "As the page docs/optimizers.md.", flag_values=values)
+    return values
+
+
 def _sweep(values: flags.FlagValues) -> None:
     given = {
         name: getattr(values, name)
@@ -157,6 +167,14 @@ def _plot(values: flags.FlagValues) -> None:
     plot(Path(values.csv))
 
 
+def _optimizers(values: flags.FlagValues) -> None:
+    try:
+        found = td.list_optimizers(values.pattern)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    print(found.markdown() if values.markdown else found, end="" if values.markdown else "\n")
+
+
 VERBS = {
     "sweep": Verb(
         "Figures 1 and 2 of the AdamW paper: a map of test errors over rate and decay.",
@@ -169,11 +187,17 @@ VERBS = {
         _train,
     ),
     "plot": Verb("The figure and summary of a sweep again, from its CSV.", _plot_flags, _plot),
+    "optimizers": Verb(
+        "Lists the optimizers: what each is, whose, and how much state it keeps.",
+        _optimizers_flags,
+        _optimizers,
+        unnamed="pattern",
+    ),
 }
 
 
 def overview() -> str:
-    verbs = "\n".join(f"  {name:8}{verb.help}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:12}{verb.help}" for name, verb in VERBS.items())
     return (
         f"usage: tf-decoupled VERB [--flag=value ...]\n\n{verbs}\n\n"
         "tf-decoupled VERB --help lists the flags of a verb."
@@ -219,6 +243,8 @@ def _values(name: str, given: Sequence[str]) -> flags.FlagValues:
         _, *surplus = values([name, *map(_underscored, given)])
     except flags.Error as error:
         _refuse(f"{str(error).splitlines()[0]} (tf-decoupled {name} --help lists the flags.)")
+    if len(surplus) == 1 and VERBS[name].unnamed and not values[VERBS[name].unnamed].present:
+        values[VERBS[name].unnamed].value, surplus = surplus[0], []
     if surplus:
         _refuse(f"Flags look like --name=value. Received: {' '.join(surplus)}")
     return values

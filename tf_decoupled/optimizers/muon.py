@@ -8,11 +8,12 @@ import tensorflow as tf
 from tf_decoupled.engine.hyperparameters import Beta, Count, Scalar
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import zeros
-from tf_decoupled.math import ema, newton_schulz
+from tf_decoupled.math import ema
+from tf_decoupled.matrices import JORDAN, as_matrix, matrix_shape, newton_schulz
 
 # a, b, c of each round, the last of them again for further rounds; and the margin on the norm.
 COEFFICIENTS = {
-    "original": ([(3.4445, -4.7750, 2.0315)], 0.0),
+    "original": ([JORDAN], 0.0),
     "quintic": (
         [
             (4.0848, -6.8946, 2.9270),
@@ -36,9 +37,9 @@ COEFFICIENTS = {
     ),
 }
 SCALES = {
-    "original": lambda rows, columns: math.sqrt(max(1.0, columns / rows)),
+    "original": lambda rows, columns: math.sqrt(max(1.0, columns / max(rows, 1))),
     "match_rms_adamw": lambda rows, columns: 0.2 * math.sqrt(max(rows, columns)),
-    "rms_to_rms": lambda rows, columns: math.sqrt(columns / rows),
+    "rms_to_rms": lambda rows, columns: math.sqrt(columns / max(rows, 1)),
 }
 
 
@@ -95,8 +96,8 @@ class Muon(Optimizer):
     def update(self, p, g, s, h):
         m = ema(s.m, g, h.momentum)
         d = ema(m, g, h.momentum) if self.nesterov else m
-        rows, columns = math.prod(p.shape[:-1]), p.shape[-1]
+        rows, columns = matrix_shape(p)
         rounds, margin = COEFFICIENTS[self.coefficients]
         rounds = rounds[: self.steps] + rounds[-1:] * (self.steps - len(rounds))
-        u = newton_schulz(tf.reshape(d, [rows, columns]), rounds, margin, self.precise)
+        u = newton_schulz(as_matrix(d), rounds, margin, self.precise)
         return SCALES[self.scale](rows, columns) * tf.reshape(u, p.shape), dict(m=m)

@@ -69,10 +69,13 @@ class Wrapper(Optimizer):
     def hyperparameters_of(
         self, block: Any, h: dict[str, Any], scale: Any = None
     ) -> dict[str, Any]:
-        inner = h["inner"]
-        inner = self.inner.hyperparameters_of(block, inner, self.scale_of(block, h, scale))
-        shared = {name: value for name, value in inner.items() if name not in self.declared}
-        return h | shared | {"inner": inner, "correction": h["correction"]}
+        given = h["inner"]
+        inner = self.inner.hyperparameters_of(block, given, self.scale_of(block, h, scale))
+        # Only what the block has changed, as its rate: a wrapper has scalars of its own.
+        changed = {
+            n: x for n, x in inner.items() if x is not given.get(n) and n not in self.declared
+        }
+        return h | changed | {"inner": inner, "correction": h["correction"]}
 
     def observe(self, p, e, s, h):
         return vars(s) | dict(inner=self.inner.observe(p, e, s.inner, h.inner))
