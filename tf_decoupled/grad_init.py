@@ -59,7 +59,8 @@ def grad_init(
 
     Args:
         loss_fn: gets a batch; returns the loss, or a tuple that begins with it. Without
-            dropout, which would be other noise in each of the two losses; batch normalization with `training=True`.
+            dropout, which would be other noise in each of the two losses; batch normalization
+            with `training=True`.
         variables: θ₀, and where the result is written. For one device.
         batches: tensors or structures of them, each with examples along the first axis; as many
             iterations as there are pairs of neighbours.
