@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "training": {"gradients", "replicas"},
     "batch_norm": {"state"},
     "diagnostics": {"gradients", "hyperparameters"},
-    "grad_init": {"masks", "optimizers", "state"},
+    "grad_init": {"gradients", "masks", "optimizers", "state"},
     "catalogue": set(),
     "export": {"pieces", "state"},
     "callbacks": {"optimizer", "state", "math", "hyperparameters"},

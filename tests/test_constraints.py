@@ -107,6 +107,13 @@ def test_xla_gives_the_same_in_the_precision_that_came(constraint, dtype):
     np.testing.assert_allclose(compiled, constraint(w), rtol=1e-5, atol=1e-6)
 
 
+def test_far_from_the_simplex_nothing_is_rounded_away():
+    near = np.float32([0, 0.125, 0.25, 0.5, 0.5, 0.625])
+    expected = Simplex()(near)
+    assert np.count_nonzero(expected) > 1
+    np.testing.assert_array_equal(Simplex()(near + np.float32(2**20)), expected)
+
+
 def test_scalars_are_sets_of_one():
     for constraint, wanted in ((Simplex(2.0), 2), (L1Ball(), -1), (L2Ball(), -1), (LinfBall(), -1)):
         assert float(constraint(tf.constant(-5.0))) == wanted

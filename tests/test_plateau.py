@@ -159,9 +159,10 @@ def test_several_losses_at_a_time_are_refused():
 
 
 def test_replicas_observe_the_sum_of_their_losses():
-    losses = noisy(12).reshape(-1, 2)
+    losses = noisy(40).reshape(-1, 2)
     options = dict(factor=0.5, patience=1)
     expected = list(scales(losses.sum(1, dtype=np.float64), **options))
+    assert expected != list(scales(losses[:, 0], **options))
     outside = Plateau(1.0, **options)
     with mirrored().scope():
         inside = Plateau(1.0, **options)

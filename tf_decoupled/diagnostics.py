@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tf_decoupled.engine.hyperparameters import fits, is_number
+from tf_decoupled.gradients import hessian_eigenvalues
 
 
 class NoiseScale(NamedTuple):
@@ -154,8 +155,6 @@ def sharpness(
     Cohen et al., "Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability",
     2021. arXiv:2103.00065
     """
-    from tf_decoupled.gradients import hessian_eigenvalues
-
     pairs = hessian_eigenvalues(
         loss_fn, variables, iterations=iterations, seed=seed, which="largest"
     )

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import tensorflow as tf
 
 from tf_decoupled.engine.state import tf_variable
+from tf_decoupled.gradients.tape import dense, dense_gradient, full, loss_of
 from tf_decoupled.masks import path_of
 from tf_decoupled.optimizers.adam import Adam
 
@@ -57,8 +58,9 @@ def grad_init(
     step needn't be so for the last.
 
     Args:
-        loss_fn: gets a batch; returns the loss. Without dropout, which would be other noise in
-            each of the two losses; batch normalization with `training=True`.
+        loss_fn: gets a batch; returns the loss, or a tuple that begins with it. Without
+            dropout, which would be other noise in each of the two losses; batch normalization
+            with `training=True`.
         variables: θ₀, and where the result is written. For one device.
         batches: tensors or structures of them, each with examples along the first axis; as many
             iterations as there are pairs of neighbours.
@@ -120,13 +122,14 @@ class _Search:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.variables)
             _, length = self._gradient(batch)
-        self._step(tape.gradient(length, self.variables))
+        pairs = zip(tape.gradient(length, self.variables), self.variables, strict=True)
+        self._step([tf.zeros_like(full(v)) if g is None else dense(g, v) for g, v in pairs])
 
     def _improve(self, g: list[tf.Tensor], batch: Any) -> tf.Tensor:
         """A step that makes the loss after the first step of training smaller: that loss."""
         for variable, each in zip(self.variables, g, strict=True):
             step = each if self.kind == "sgd" else tf.sign(each)
-            variable.assign_sub(tf.cast(self.eta, step.dtype) * step)
+            variable.assign_sub(tf.cast(self.eta * step, variable.dtype))
         loss, grads = self._differentiated(batch)
         with tf.control_dependencies([loss, *grads]):
             self._step(grads)
@@ -135,10 +138,7 @@ class _Search:
     def _step(self, grads: list) -> None:
         """One step of the scales along the gradients of what they multiply; then they do so."""
         pairs = zip(grads, self.starts, strict=True)
-        along = [
-            tf.zeros([]) if g is None else tf.reduce_sum(tf.cast(_dense(g) * start, tf.float32))
-            for g, start in pairs
-        ]
+        along = [tf.cast(tf.reduce_sum(g * tf.cast(p, g.dtype)), tf.float32) for g, p in pairs]
         self.adam.apply([tf.stack(along)], [self.scales])
         self.scales.assign(tf.maximum(self.scales, self.least))
         scales = tf.unstack(self.scales.read_value())
@@ -147,20 +147,13 @@ class _Search:
 
     def _differentiated(self, batch: Any) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """The loss of a batch, and its gradients, 0 where there is none."""
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self.variables)
-            loss = self.loss_fn(batch)
-        grads = tape.gradient(loss, self.variables, unconnected_gradients="zero")
-        return loss, [_dense(g) for g in grads]
+        outputs, g = dense_gradient(lambda: self.loss_fn(batch), self.variables)
+        return loss_of(outputs), g
 
     def _norm(self, g: list[tf.Tensor]) -> tf.Tensor:
         sizes = [tf.square(each) if self.kind == "sgd" else tf.abs(each) for each in g]
         total = tf.add_n([tf.cast(tf.reduce_sum(each), tf.float32) for each in sizes])
         return tf.sqrt(total) if self.kind == "sgd" else total
-
-
-def _dense(g: Any) -> tf.Tensor:
-    return tf.convert_to_tensor(g)
 
 
 def _halves(batch: Any, following: Any) -> Any:

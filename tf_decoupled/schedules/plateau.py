@@ -94,10 +94,9 @@ class Plateau(Schedule):
         scale, best, sign = before["scale"], before["best"], 1.0 if self.mode == "min" else -1.0
         better = sign * x < sign * best - self.min_delta
         bad, none = before["bad_values"], tf.zeros_like(before["bad_values"])
-        bad = tf.where(before["cooling"] > 0, none, bad)
         cooling = tf.maximum(before["cooling"] - 1, 0)
         bad = tf.where(better, none, tf.where(cooling > 0, bad, bad + 1))
-        ripe = ~better & (cooling == 0) & (bad >= self.patience) & (scale > self.min_scale)
+        ripe = ~better & (cooling == 0) & (bad >= self.patience)
         return dict(
             scale=tf.where(ripe, tf.maximum(self.factor * scale, self.min_scale), scale),
             best=tf.where(better, x, best),
