@@ -4,6 +4,7 @@ import inspect
 import pathlib
 
 import pytest
+from cases import CASES
 
 import tf_decoupled as td
 from tf_decoupled.experiments import app
@@ -104,3 +105,9 @@ def test_the_page_is_what_the_command_prints(capsys):
         "run `tf-decoupled optimizers --markdown > docs/optimizers.md`"
     )
     assert printed(capsys, "lion", "--markdown") != expected
+
+
+def test_the_readme_counts_them_and_the_table_has_a_row_for_each():
+    readme = (PAGE.parents[1] / "README.md").read_text()
+    assert f"{len(td.list_optimizers())} optimizers and wrappers" in readme
+    assert len(CASES) >= 55
