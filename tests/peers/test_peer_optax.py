@@ -74,6 +74,7 @@ ROWS = [
     Row(
         "Adafactor(0.01, weight_decay=0.1)",
         "optax.adafactor(0.01, min_dim_size_to_factor=1, weight_decay_rate=0.001)",
+        1e-8,
     ),
     # Momentum, signs and norms.
     Row("SGD(0.01, momentum=0.9)", "optax.sgd(0.01, momentum=0.9)"),
