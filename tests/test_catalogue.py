@@ -3,8 +3,8 @@
 import inspect
 import pathlib
 
+import cases
 import pytest
-from cases import CASES
 
 import tf_decoupled as td
 from tf_decoupled.experiments import app
@@ -110,4 +110,4 @@ def test_the_page_is_what_the_command_prints(capsys):
 def test_the_readme_counts_them_and_the_table_has_a_row_for_each():
     readme = (PAGE.parents[1] / "README.md").read_text()
     assert f"{len(td.list_optimizers())} optimizers and wrappers" in readme
-    assert len(CASES) >= 55
+    assert len(cases.CASES) >= 55
