@@ -30,7 +30,7 @@ def printed(capsys, *arguments):
 def test_every_optimizer_of_the_package_is_in_it_once_in_the_order_of_the_alphabet():
     names = [entry.name for entry in td.list_optimizers()]
     assert set(names) == PUBLIC - {"Optimizer", "Wrapper"}
-    assert names == sorted(set(names), key=str.lower)
+    assert names == sorted(set(names), key=lambda name: (name.lower(), name))
 
 
 @pytest.mark.parametrize("entry", td.list_optimizers(), ids=lambda entry: entry.name)

@@ -306,7 +306,7 @@ def test_kernels_of_more_axes_are_matrices_of_all_the_others_and_out():
 
 K = keras.optimizers
 BESIDE = [
-    *((cls, {}) for cls in (K.Nadam, K.Adagrad, K.RMSprop, K.Adamax, K.Adadelta, K.Ftrl)),
+    *((cls, {}) for cls in (K.Nadam, K.Adagrad, K.RMSprop, K.Adamax, K.Adadelta, K.Ftrl, K.Lamb)),
     (K.Nadam, dict(learning_rate=0.1, beta_1=0.7, beta_2=0.8, epsilon=0.3)),
     (K.Adagrad, dict(learning_rate=0.1, initial_accumulator_value=0.0, epsilon=0.3)),
     (K.RMSprop, dict(learning_rate=0.1, rho=0.7, momentum=0.8, epsilon=0.3, centered=True)),
@@ -338,7 +338,7 @@ def test_it_takes_the_steps_of_keras_s_optimizer_of_the_same_name(cls, options, 
         np.testing.assert_allclose(a - v.numpy(), b.numpy() - v.numpy(), 3e-5, 1e-12)
 
 
-NAMESAKES = [K.Adam, K.Nadam, K.Adagrad, K.RMSprop, K.Adamax, K.Adadelta, K.Ftrl]
+NAMESAKES = [K.Adam, K.Nadam, K.Adagrad, K.RMSprop, K.Adamax, K.Adadelta, K.Ftrl, K.Lamb]
 
 
 @pytest.mark.parametrize("cls", NAMESAKES, ids=lambda cls: cls.__name__)

@@ -65,7 +65,7 @@ from tf_decoupled.optimizers.ftrl import Ftrl, FtrlW
 from tf_decoupled.optimizers.generalized_sign_sgd import GeneralizedSignSGD
 from tf_decoupled.optimizers.koala import KOALAM, KOALAV
 from tf_decoupled.optimizers.kron import Kron
-from tf_decoupled.optimizers.lamb import LAMB
+from tf_decoupled.optimizers.lamb import LAMB, Lamb
 from tf_decoupled.optimizers.lars import LARS
 from tf_decoupled.optimizers.lion import Lion
 from tf_decoupled.optimizers.mars import MARS
@@ -144,6 +144,7 @@ __all__ = [
     "GeneralizedSignSGD",
     "IterateAverage",
     "Kron",
+    "Lamb",
     "LayerwiseDecay",
     "Lion",
     "Lookahead",

@@ -17,6 +17,8 @@ ADAMW = dict(
     **ADAM | dict(ranges=ADAM["ranges"] | dict(amsgrad=SWITCH, epsilon_hat=SWITCH)),
 )
 
+LAMB = dict(reference=lamb, decays_apart=False, rescales=True, **ADAM)
+
 CASES = [
     Case(name="AdamW", **ADAMW),
     Case(
@@ -36,14 +38,8 @@ CASES = [
         **ADAM
         | dict(ranges=ADAM["ranges"] | dict(l2=(0.0, 1.0)), scale_free=dict(epsilon=0.0, l2=0.0)),
     ),
-    Case(
-        name="LAMB",
-        optimizer=td.LAMB,
-        reference=lamb,
-        decays_apart=False,
-        rescales=True,
-        **ADAM,
-    ),
+    Case(name="LAMB", optimizer=td.LAMB, **LAMB),
+    Case(name="Lamb", optimizer=td.Lamb, **LAMB),
     Case(
         name="Adafactor",
         optimizer=td.Adafactor,

@@ -1,5 +1,7 @@
 """LAMB."""
 
+from typing import ClassVar
+
 import tensorflow as tf
 
 from tf_decoupled.engine.hyperparameters import Beta, Scalar
@@ -37,3 +39,23 @@ class LAMB(Optimizer):
         m_hat, v_hat = m / h.correction.beta_1, v / h.correction.beta_2
         r = m_hat / (tf.sqrt(v_hat) + h.epsilon) + λ * p
         return p - h.learning_rate * trust_ratio(p, r) * r, dict(m=m, v=v)
+
+
+class Lamb(LAMB):
+    """LAMB with the defaults of `keras.optimizers.Lamb`, whose steps it takes without decay.
+
+        no decay,  then as LAMB
+
+    Use it to take over a script; with a decay, LAMB's is inside of the ratio and Keras's is not.
+
+    Args:
+        epsilon: ε, in units of the gradient.
+
+    You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes", 2020,
+    algorithm 2. arXiv:1904.00962
+    """
+
+    weight_decay: Scalar = 0.0
+    epsilon: Scalar = 1e-7
+
+    positional: ClassVar = ("learning_rate",)  # Keras's second is another: neither is guessed
