@@ -104,7 +104,8 @@ def list_optimizers(pattern: str = "*") -> Catalogue:
             f"No optimizer's name fits {pattern!r}.{_suggested(wanted, classes)} "
             "`list_optimizers()` lists all."
         )
-    return Catalogue(_entry(name, classes[name]) for name in sorted(found, key=lambda name: (name.lower(), name)))
+    found = sorted(found, key=lambda name: (name.lower(), name))
+    return Catalogue(_entry(name, classes[name]) for name in found)
 
 
 def _package() -> Any:
