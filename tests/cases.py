@@ -8,6 +8,8 @@ import tensorflow as tf
 from rows import CASES
 from rows.row import SHAPES, Case, around, like
 
+import tf_decoupled as td
+
 __all__ = ["CASES", "SHAPES", "Case", "around", "like"]
 
 
@@ -33,8 +35,9 @@ def told(value):
 
 
 def tell_loss(optimizer, loss):
-    """Tells the loss to a rule that asks for it."""
-    if any("loss" in rule.shared() for _, rule in optimizer.rules()):
+    """Tells the loss to a rule that asks for it, as none of Keras's does."""
+    rules = optimizer.rules() if isinstance(optimizer, td.Optimizer) else ()
+    if any("loss" in rule.shared() for _, rule in rules):
         optimizer.observe_loss(loss)
 
 
