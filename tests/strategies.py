@@ -17,7 +17,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 import numpy as np
 import tensorflow as tf
-from cases import CASES, gradients
+from cases import CASES, gradients, tell_loss
 from probes import PROBES
 
 import tf_decoupled as td
@@ -71,6 +71,7 @@ def step_of(strategy, trainings, feature):
         last = context.replica_id_in_sync_group == context.num_replicas_in_sync - 1
         for (trainable, optimizer), gs in zip(trainings, grads, strict=True):
             scale = optimizer.scale_loss(tf.constant(1.0)) / context.num_replicas_in_sync
+            tell_loss(optimizer, 1.0 / context.num_replicas_in_sync)
             gs = [g * scale + tf.where(last, poison, 0.0) for g in gs]
             gs = [twice(g) if feature == "sparse" else tf.cast(g, dtype_of(feature)) for g in gs]
             optimizer.apply(gs, trainable)

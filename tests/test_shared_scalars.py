@@ -11,7 +11,8 @@ from probes import PROBES, Pooled, crossed, leading, pooled
 import tf_decoupled as td
 from tf_decoupled.engine.state import Slot
 
-every = pytest.mark.parametrize("case", PROBES, ids=lambda case: case.name)
+WITHOUT_NOISE = [case for case in PROBES if not case.random]  # whose numbers hang on the path
+every = pytest.mark.parametrize("case", WITHOUT_NOISE, ids=lambda case: case.name)
 sums = pytest.mark.parametrize("case", [pooled, leading], ids=lambda case: case.name)
 SHAPES = [(2, 3), (4,), (2, 3), (2, 3)]  # three of one shape: a stack
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-from cases import CASES, SHAPES, gradients
+from cases import CASES, SHAPES, gradients, tell_loss
 
 import tf_decoupled as td
 
@@ -71,6 +71,7 @@ class Training:
             self.optimizer.build(self.variables)
 
     def apply(self, grads: list) -> None:
+        tell_loss(self.optimizer, 1.0 / self.strategy.num_replicas_in_sync)
         self.optimizer.apply(grads, self.variables)
 
     def gradients(self, steps: int) -> list[list]:
