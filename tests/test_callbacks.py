@@ -398,6 +398,7 @@ def test_the_gradient_norm_that_an_optimizer_keeps_and_keras_loss_scale_are_writ
     np.testing.assert_allclose(got["update_norm"][4], rate * gradient, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_on_replicas_both_leave_training_alone(tmp_path):
     raw, swapped, states, losses = [], [], [], []
 

@@ -145,6 +145,7 @@ def structured(inputs, name):
     return inputs.get(name, parts)
 
 
+@pytest.mark.slow
 @pytest.mark.xla
 @pytest.mark.parametrize("name", EXPORTS)
 def test_loaded_in_tensorflow_alone_it_goes_on_bit_for_bit(exports, name):

@@ -196,6 +196,7 @@ def test_a_decoupled_class_of_keras_can_be_pickled():
     assert pickle.loads(pickle.dumps(cls)) is cls
 
 
+@pytest.mark.slow
 def test_what_a_decoupled_class_saved_is_known_to_a_new_process(tmp_path):
     cls = td.decouple(keras.optimizers.RMSprop)
     model = small_model()

@@ -318,6 +318,7 @@ def test_training_goes_on_bit_for_bit_from_every_format(name, form, tmp_path):
 NOT_IN_KERAS = {".weights.h5 before the build", "whole .h5"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("form", [form for form in FORMATS if form not in NOT_IN_KERAS])
 def test_as_a_control_that_of_keras_does_unless_attributes_change_places(form, tmp_path):

@@ -7,13 +7,11 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from trained import OF_THE_ENGINE, ROWS, Training, rows_on
+from trained import ROWS, Training, rows_on
 
 RUNS = [(replicas, row) for replicas in (1, 2, 4) for row in rows_on(replicas)]
-every = pytest.mark.parametrize(
-    "replicas, row",
-    [pytest.param(*run, marks=[pytest.mark.slow] * (run[1] not in OF_THE_ENGINE)) for run in RUNS],
-)
+pytestmark = pytest.mark.slow
+every = pytest.mark.parametrize("replicas, row", RUNS)
 LAST_BIT = {"float32": 1e-6, "bfloat16": 2.0**-7}
 
 
