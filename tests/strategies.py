@@ -37,7 +37,7 @@ FEATURES = {
     "sparse": dict(clipvalue=0.05, loss_scale=4.0),
 }
 ROWS = [(case, feature) for feature in FEATURES for case in PROBES]
-ROWS += [(case, "together") for case in CASES]
+ROWS += [(case, "together") for case in CASES[:1]]  # `test_whole` has all on two replicas
 
 
 def rows_of(strategy):
