@@ -34,10 +34,15 @@ def told(value):
     return getattr(value, "__name__", str(value)[:40])
 
 
-def tell_loss(optimizer, loss):
-    """Tells the loss to a rule that asks for it, as none of Keras's does."""
+def asks_for_loss(optimizer):
+    """Whether the step depends on the loss, as that of none of Keras's optimizers does."""
     rules = optimizer.rules() if isinstance(optimizer, td.Optimizer) else ()
-    if any("loss" in rule.shared() for _, rule in rules):
+    return any("loss" in rule.shared() for _, rule in rules)
+
+
+def tell_loss(optimizer, loss):
+    """Tells the loss to a rule that asks for it."""
+    if asks_for_loss(optimizer):
         optimizer.observe_loss(loss)
 
 

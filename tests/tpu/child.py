@@ -24,7 +24,7 @@ from tf_decoupled.testing import tpu
 TRACED_ONLY, NOT_COMPILED = 8, 2
 
 
-def record(cluster: tpu.Cluster, assigned: int, stem: str, compiles: bool) -> None:
+def record(cluster: tpu.Cluster, assigned: int, kept: int, stem: str, compiles: bool) -> None:
     """What the tests ask of a traced step."""
     facts = {
         "sums": cluster.count("CrossReplicaSum"),
@@ -32,6 +32,7 @@ def record(cluster: tpu.Cluster, assigned: int, stem: str, compiles: bool) -> No
         "without_kernel": cluster.without_kernel(),
         "float64": cluster.using("float64"),
         "assigned": assigned,
+        "kept": kept,
     }
     pathlib.Path(f"{stem}.json").write_text(json.dumps(facts))
     if compiles and engine.host_compiles():
@@ -42,14 +43,17 @@ def main(replicas: int, folder: str) -> None:
     emulated = tpu.EmulatedTPUStrategy(replicas) if replicas else None
     for name, row in (rows_on(replicas) | ({"big": BIG} if replicas == 1 else {})).items():
         training, stem = Training(row, emulated or tf.distribute.get_strategy()), f"{folder}/{name}"
+        start, end = training.values(), {}
         if replicas == TRACED_ONLY or row is BIG:
             emulated.trace(training.apply, (training.gradients(steps=1)[0],))
         else:
             training.run()
-            np.savez(f"{stem}.npz", **training.values())
+            end = training.values()
+            np.savez(f"{stem}.npz", **end)
         if emulated:
             assigned = len(training.state())
-            record(emulated.clusters[-1], assigned, stem, compiles=replicas != NOT_COMPILED)
+            kept = sum(np.array_equal(start[name], value) for name, value in end.items())
+            record(emulated.clusters[-1], assigned, kept, stem, compiles=replicas != NOT_COMPILED)
         pathlib.Path(f"{stem}.done").touch()
 
 

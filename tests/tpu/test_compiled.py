@@ -19,8 +19,10 @@ def test_every_variable_that_the_step_assigns_is_updated_in_place(
     compiled, emulated, topology, replicas, row
 ):
     result = compiled(topology, replicas, row)
-    state = json.loads(pathlib.Path(f"{emulated(replicas, row)}.json").read_text())["assigned"]
-    assert result.donated == result.assigned == state
+    facts = json.loads(pathlib.Path(f"{emulated(replicas, row)}.json").read_text())
+    assert result.donated == result.assigned
+    # What no step changes, as a seed, need not be written.
+    assert facts["assigned"] - facts["kept"] <= result.assigned <= facts["assigned"]
 
 
 @every
