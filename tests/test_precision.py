@@ -127,3 +127,34 @@ def test_rounding_goes_on_alike_under_the_names_that_keras_gives_a_loaded_model(
         for optimizer, v in zip(optimizers, (first, second), strict=True):
             optimizer.apply([tf.constant(g)], [v])
     np.testing.assert_array_equal(first.numpy(), second.numpy())
+
+
+# What other concerns read of a low-precision variable comes from its master.
+
+
+def test_rows_that_were_missed_catch_up_in_the_master():
+    table = keras.Variable(np.ones((3, 2), "float32"), dtype="bfloat16", name="table")
+    optimizer = td.SGDW(0.1, momentum=0.0, weight_decay=0.5, sparse="lazy", jit_compile=False)
+    optimizer.build([table])
+    for row in (0, 0, 0, 0, 1):
+        slices = tf.IndexedSlices(tf.zeros((1, 2)), tf.constant([row]), tf.constant([3, 2]))
+        optimizer.apply([slices], [table])
+    expected = np.array([0.95**4, 0.95**5, 1.0], "float32")
+    np.testing.assert_allclose(np.float32(table.numpy())[:, 0], expected, rtol=2.0**-8)
+
+
+def test_training_goes_on_from_evaluation_weights_in_low_precision():
+    def path(held):
+        v = keras.Variable(np.ones(4, "float32"), dtype="bfloat16", name="v")
+        rule = td.SGDW(0.5, momentum=0.0, weight_decay=0.0)
+        optimizer = td.ScheduleFree(rule, beta=0.5, jit_compile=False)
+        optimizer.build([v])
+        for step in range(4):
+            if step == held:
+                before = np.float32(v.numpy())
+                optimizer.finalize_variable_values([v])  # as at the end of `fit`
+                assert np.all(np.abs(np.float32(v.numpy()) - before) > 0.1)
+            optimizer.apply([tf.ones(4)], [v])
+        return np.float32(v.numpy())
+
+    np.testing.assert_allclose(path(held=3), path(held=None), rtol=0.02, atol=0.02)
