@@ -59,6 +59,14 @@ def test_each_member_steps_its_variables_as_it_would_alone():
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
+def test_members_alike_step_variables_alike_each_at_its_own_rate():
+    values = [keras.Variable(np.ones((2, 3), "float32"), name=f"v{i}") for i in range(4)]
+    slow, fast = (td.SGDW(rate, momentum=0.0, weight_decay=0.0) for rate in (0.1, 0.5))
+    ours = td.Partition([(td.masks.only("v0|v2"), slow), (None, fast)], jit_compile=False)
+    ours.apply([tf.ones((2, 3))] * 4, values)
+    np.testing.assert_allclose([v.numpy()[0, 0] for v in values], [0.9, 0.5, 0.9, 0.5])
+
+
 @pytest.mark.parametrize(
     "make",
     [lambda **k: td.AdamW(0.1, 0.1, **k), lambda **k: td.Prodigy(d0=0.01, **k)],
