@@ -169,3 +169,14 @@ def test_the_sums_of_replicas_are_saved_as_one_and_go_on_elsewhere():
     for v, w in zip(there, trainable, strict=True):
         v.assign(w.numpy())
     assert_close(run(alone, there, grads[2:], graph=True), expected)
+
+
+def test_half_a_group_of_variables_in_a_stack_is_put_back_on_replicas():
+    shapes = [(2, 3)] * 3
+    make = lambda: td.SGDW(0.1, gradient_accumulation_steps=2, jit_compile=False)  # noqa: E731
+    _, optimizer = run_mirrored(make, gradients(shapes, 1), shapes)
+    before = optimizer.get_state()
+    assert any(np.any(value) for name, value in before.items() if "sum" in name)
+    optimizer.set_state(before)
+    for name, value in optimizer.get_state().items():
+        np.testing.assert_allclose(value, before[name], err_msg=name)
