@@ -290,3 +290,13 @@ def test_the_logger_writes_each_members_numbers(tmp_path):
     model.fit(x, y, callbacks=[logger], verbose=0)
     names = {name for name, _ in logger._scalars()}
     assert {"members/0/learning_rate", "members/1/decay", "members/1/beta_1"} <= names
+
+
+def test_multipliers_around_multipliers_multiply():
+    values = [keras.Variable(np.ones((2, 3), "float32"), name=f"v{i}") for i in range(3)]
+    inner = td.SGDW(0.1, momentum=0.0, weight_decay=0.0, jit_compile=False)
+    inner = td.RateMultipliers(inner, [(td.masks.only("v0|v1"), 0.5)])
+    both = td.RateMultipliers(inner, [(td.masks.only("v1|v2"), 4.0)])
+    both.apply([tf.ones((2, 3))] * 3, values)
+    moved = [1.0 - v.numpy()[0, 0] for v in values]
+    np.testing.assert_allclose(moved, [0.05, 0.2, 0.4], rtol=1e-5)
