@@ -42,9 +42,7 @@ class Lion(td.Lion):
     jit_compile: bool | str = False
 
 
-class Lamb(td.LAMB):
-    weight_decay: Scalar = 0.0
-    epsilon: Scalar = 1e-7
+class Lamb(td.Lamb):
     jit_compile: bool | str = False
 
 

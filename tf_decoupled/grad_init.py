@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import tensorflow as tf
 
 from tf_decoupled.engine.state import tf_variable
-from tf_decoupled.gradients.tape import dense, dense_gradient, full, loss_of
+from tf_decoupled.gradients.tape import all_dense, dense_gradient, loss_of
 from tf_decoupled.masks import path_of
 from tf_decoupled.optimizers.adam import Adam
 
@@ -122,8 +122,7 @@ class _Search:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.variables)
             _, length = self._gradient(batch)
-        pairs = zip(tape.gradient(length, self.variables), self.variables, strict=True)
-        self._step([tf.zeros_like(full(v)) if g is None else dense(g, v) for g, v in pairs])
+        self._step(all_dense(tape.gradient(length, self.variables), self.variables))
 
     def _improve(self, g: list[tf.Tensor], batch: Any) -> tf.Tensor:
         """A step that makes the loss after the first step of training smaller: that loss."""

@@ -29,11 +29,15 @@ def rms(x: tf.Tensor) -> tf.Tensor:
     return tf.sqrt(tf.reduce_mean(x * x))
 
 
-def norm(x: tf.Tensor) -> tf.Tensor:
-    """Euclidean norm of all entries, by the largest: squares of 1e30 don't overflow float32."""
-    largest = tf.reduce_max(tf.abs(x))
+def norm(x: tf.Tensor, axes: Sequence[int] | None = None) -> tf.Tensor:
+    """Euclidean norm, by the largest entry: squares of 1e30 don't overflow float32.
+
+    Of all entries, a scalar; or along some axes, which stay, with length 1.
+    """
+    keepdims = axes is not None
+    largest = tf.reduce_max(tf.abs(x), axes, keepdims)
     unit = tf.where(largest > 0, largest, 1.0)
-    return unit * tf.sqrt(tf.reduce_sum(tf.square(x / unit)))
+    return unit * tf.sqrt(tf.reduce_sum(tf.square(x / unit), axes, keepdims))
 
 
 def clip_factor(length: tf.Tensor, limit: tf.Tensor | float) -> tf.Tensor:

@@ -82,10 +82,8 @@ def thirds(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 
 def frobenius(x: tf.Tensor) -> tf.Tensor:
-    """The norm of each matrix, [..., 1, 1], by its largest entry: squares don't overflow."""
-    largest = tf.reduce_max(tf.abs(x), [-2, -1], keepdims=True)
-    unit = tf.where(largest > 0, largest, 1.0)
-    return unit * tf.sqrt(tf.reduce_sum(tf.square(x / unit), [-2, -1], keepdims=True))
+    """The norm of each matrix, [..., 1, 1]."""
+    return norm(x, [-2, -1])
 
 
 def spectral_norm(a: tf.Tensor) -> tf.Tensor:

@@ -297,9 +297,7 @@ class Trace(Transform):
 def unit_norms(x: tf.Tensor) -> tf.Tensor:
     """The norm of each output's weights, of shape [1, ..., outputs]; a vector's, whole."""
     axes = list(range(max(1, x.shape.rank - 1))) if x.shape.rank else None
-    largest = tf.reduce_max(tf.abs(x), axes, keepdims=True)
-    unit = tf.where(largest > 0, largest, 1.0)
-    return unit * tf.sqrt(tf.reduce_sum(tf.square(x / unit), axes, keepdims=True))
+    return norm(x, axes)
 
 
 def _is_positive(x: float) -> bool:

@@ -136,6 +136,10 @@ class Blocks(UserList[Block]):
         """Whether XLA compiles a step of them in a bearable time."""
         return len(self) <= COMPILED
 
+    def of(self, keys: Sequence["Key"], replica: int | None) -> list[Block]:
+        """The blocks of these keys on one device."""
+        return [self[key.block].on(replica, key.present) for key in keys]
+
 
 class Key(NamedTuple):
     """Which block a part is of, by number; of a stack, which have a gradient, None for all."""

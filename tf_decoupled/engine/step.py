@@ -95,7 +95,7 @@ def _update(optimizer: Any, pairs: list[tuple[Key, Any]]) -> None:
 def _update_devices(optimizer: Any, keys: tuple[Key, ...], grads: list) -> None:
     h, numbers = optimizer.hyperparameters_at(optimizer.iterations), optimizer.order.numbers()
     for replica in replicas.parts(optimizer.anchor):
-        blocks = [optimizer.blocks[key.block].on(replica, key.present) for key in keys]
+        blocks = optimizer.blocks.of(keys, replica)
         local = [slices.summed(replicas.component(g, replica)) for g in grads]
         values = [block.values() for block in blocks]
         taken, results, left = optimizer.compiled_compute(keys, replica, values, local, h, numbers)
@@ -114,7 +114,7 @@ def compute(
     Returns whether the step was taken, what concerns want `after` it, and what is still to be
     assigned: stacks are taken apart outside, and XLA would copy a variable to change its rows.
     """
-    blocks = [optimizer.blocks[key.block].on(replica, key.present) for key in keys]
+    blocks = optimizer.blocks.of(keys, replica)
     parts = [Part(*each) for each in zip(blocks, grads, values, strict=True)]
     step = Step(optimizer, h, numbers, parts)
     for concern in optimizer.order:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from tf_decoupled.gradients.random import Seed, probes, sampled_classes, seeds
-from tf_decoupled.gradients.tape import dense, dense_gradient, dot, full, own
+from tf_decoupled.gradients.tape import all_dense, dense_gradient, dot, full, own
 
 
 @tf.autograph.experimental.do_not_convert
@@ -164,8 +164,7 @@ def product(loss_fn: Callable, variables: list, vectors: list) -> tuple[list, li
         tape.watch(variables)
         _, g = dense_gradient(loss_fn, variables)
         along = dot(g, [tf.cast(v, x.dtype) for x, v in zip(g, vectors, strict=True)])
-    pairs = zip(tape.gradient(along, variables), variables, strict=True)
-    return g, [tf.zeros_like(full(v)) if x is None else dense(x, v) for x, v in pairs]
+    return g, all_dense(tape.gradient(along, variables), variables)
 
 
 def _diagonal(jacobian: Any, v: tf.Tensor) -> tf.Tensor:

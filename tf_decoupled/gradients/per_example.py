@@ -8,6 +8,7 @@ import tensorflow as tf
 from tf_decoupled.engine import replicas
 from tf_decoupled.gradients.random import Seed, probes, seeds
 from tf_decoupled.gradients.tape import dense_gradient, full, loss_of, norm, own, scalar
+from tf_decoupled.math import clip_factor
 
 
 class PerExample(NamedTuple):
@@ -94,7 +95,7 @@ def _clipped(loss_fn: Callable, variables: list, examples: Any, clip_norm: Any) 
         outputs, g = dense_gradient(lambda: loss_fn(example), variables)
         length, loss = norm(g), tf.reshape(full(loss_of(outputs)), [])
         limit = scalar(clip_norm, length.dtype)
-        factor, finite = limit / tf.maximum(length, limit), tf.math.is_finite(length)
+        factor, finite = clip_factor(length, limit), tf.math.is_finite(length)
         kept = [tf.where(finite, tf.cast(factor, x.dtype) * x, tf.zeros_like(x)) for x in g]
         return kept, loss, length
 

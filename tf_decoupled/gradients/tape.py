@@ -32,8 +32,13 @@ def gradient(loss_fn: Callable[[], Any], variables: list) -> tuple[Any, list]:
 def dense_gradient(loss_fn: Callable[[], Any], variables: list) -> tuple[Any, list]:
     """As `gradient`, of full precision, with zeros where there is none."""
     outputs, grads = gradient(loss_fn, variables)
+    return outputs, all_dense(grads, variables)
+
+
+def all_dense(grads: Sequence, variables: Sequence) -> list[tf.Tensor]:
+    """`dense` of each gradient, with zeros where there is none."""
     pairs = zip(grads, variables, strict=True)
-    return outputs, [tf.zeros_like(full(v)) if g is None else dense(g, v) for g, v in pairs]
+    return [tf.zeros_like(full(v)) if g is None else dense(g, v) for g, v in pairs]
 
 
 def dense(g: Any, variable: tf.Variable) -> tf.Tensor:

@@ -75,8 +75,7 @@ class Accumulation(Concern):
         self._flush_if(micro_steps >= k, update)
 
     def _add(self, keys: tuple, replica: int | None, grads: list) -> None:
-        for key, g in zip(keys, grads, strict=True):
-            block = self.optimizer.blocks[key.block].on(replica, key.present)
+        for block, g in zip(self.optimizer.blocks.of(keys, replica), grads, strict=True):
             part = Part(block)
             if block.overwrites:
                 part.store(SUM, tf.maximum(part.kept(SUM), g))

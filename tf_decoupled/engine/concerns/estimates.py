@@ -1,6 +1,6 @@
 """Estimates: what is known of a variable beside its gradient, as its Hessian's diagonal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -12,13 +12,17 @@ from tf_decoupled.engine.state import flatten, nest
 
 
 class Estimates(Concern):
-    """Hands estimates to the rules that define `observe`. No step is taken."""
+    """Hands estimates to the rules that define `observe`. It does nothing to a step."""
 
     def __init__(self, optimizer: Any):
         super().__init__(optimizer)
         self.observe = replicas.compiled(
             self._observe, optimizer.jit_compile, optimizer.blocks.are_few
         )
+
+    @classmethod
+    def asked(cls, given: Mapping[str, Any]) -> bool:
+        return False
 
     @public
     @tf.autograph.experimental.do_not_convert
@@ -54,7 +58,7 @@ class Estimates(Concern):
         optimizer = self.optimizer
         h = optimizer.hyperparameters_at(optimizer.iterations)
         for replica in replicas.parts(optimizer.anchor):
-            blocks = [optimizer.blocks[key.block].on(replica, key.present) for key in keys]
+            blocks = optimizer.blocks.of(keys, replica)
             local = [replicas.component(e, replica) for e in estimates]
             numbers = optimizer.order.numbers()
             self.observe(keys, replica, [b.values() for b in blocks], local, h, numbers)
@@ -63,7 +67,7 @@ class Estimates(Concern):
         self, keys: tuple, replica: int | None, values: list, estimates: list, h: dict, numbers
     ) -> None:
         """What XLA compiles: all blocks on one device."""
-        blocks = [self.optimizer.blocks[key.block].on(replica, key.present) for key in keys]
+        blocks = self.optimizer.blocks.of(keys, replica)
         parts = [Part(*each) for each in zip(blocks, estimates, values, strict=True)]
         now = step.Step(self.optimizer, h, numbers, parts)
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(e)) for e in estimates])

@@ -1,5 +1,6 @@
 """Losses: what the model's loss is, for rules and schedules that depend on it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,15 +27,17 @@ class Losses(Concern):
 
     @property
     def active(self) -> bool:
-        return bool(self._names())
+        return bool(self._names)
 
+    @functools.cached_property
     def _names(self) -> list[str]:
         names = [name for name, _ in self.optimizer.shared_names()]
         return [name for name in names if name.rpartition("/")[2] == LOSS]
 
     def see_loss(self, loss: tf.Tensor) -> None:
         if self.active:
-            self._keep(loss)
+            self.was_seen = True
+            replicas.once(self._assign, replicas.all_reduce([scalar(loss)]))
 
     @public
     @tf.autograph.experimental.do_not_convert
@@ -45,21 +48,14 @@ class Losses(Concern):
         Losses of replicas are added up, as gradients are: where each is the mean over its own part
         of the batch, divide it by the number of replicas, as for the gradient.
         """
-        loss = tf.stop_gradient(tf.cast(tf.convert_to_tensor(loss), tf.float32))
-        if loss.shape.rank != 0:
-            raise ValueError(f"The loss must be a scalar. Received: shape {loss.shape}")
+        loss = scalar(loss)
         self.see_loss(loss)
         schedules = self.optimizer.remembering().values()
         for schedule in {id(s): s for s in schedules if hasattr(s, "observe")}.values():
             schedule.observe(loss)
 
-    def _keep(self, loss: tf.Tensor) -> None:
-        self.was_seen = True
-        loss = tf.stop_gradient(tf.cast(tf.convert_to_tensor(loss), tf.float32))
-        replicas.once(self._assign, replicas.all_reduce([loss]))
-
     def _assign(self, losses: list) -> None:
-        for name in self._names():
+        for name in self._names:
             tf_variable(getattr(self.optimizer, name)).assign(losses[0])
 
     def around(self, update: Callable[[list], None]) -> Callable[[list], None]:
@@ -70,3 +66,11 @@ class Losses(Concern):
                 f"Received: {type(self.optimizer).__name__}, no loss"
             )
         return update
+
+
+def scalar(loss: tf.Tensor) -> tf.Tensor:
+    """The loss in float32, without a gradient of its own."""
+    loss = tf.stop_gradient(tf.cast(tf.convert_to_tensor(loss), tf.float32))
+    if loss.shape.rank != 0:
+        raise ValueError(f"The loss must be a scalar. Received: shape {loss.shape}")
+    return loss
