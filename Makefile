@@ -22,8 +22,10 @@ test: $(VENV)/installed-for-tests
 test-slow: $(VENV)/installed-for-tests
 	$(BIN)/python -m pytest -n 2 -m slow
 
-# The emulated TPU tests under the newest TensorFlow that TPUs have.
+# The emulated TPU tests of the engine under the newest TensorFlow that TPUs have; `make test-slow`
+# runs them for each rule, and compares all operations with the kernels of that TensorFlow.
 test-tpu-wheel: export TPU_SKIP_MDS_QUERY = 1
+test-tpu-wheel: export TPU_ROWS ?= engine
 test-tpu-wheel: .venv-tpu/installed
 	.venv-tpu/bin/python -m pytest -n 2 tests/tpu
 

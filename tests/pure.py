@@ -116,9 +116,9 @@ def train(rule, starts, grads, dtype=tf.float32, **options):
     return [p.numpy() for p in now.values], now.slots
 
 
-def train_long(rule, starts, grads, dtype=tf.float32):
-    """The values at the end, from one graph with a loop: quick for many steps."""
-    columns = [tf.stack(column) for column in zip(*grads, strict=True)]
+def ended(rule, starts, grads, dtype=tf.float32):
+    """As `last`, from one graph with a loop: quick for many steps."""
+    columns = [tf.stack([tf.cast(g, dtype) for g in column]) for column in zip(*grads, strict=True)]
 
     def body(at, values, slots, shared):
         gs = [tf.gather(column, at) for column in columns]
@@ -128,9 +128,16 @@ def train_long(rule, starts, grads, dtype=tf.float32):
     def loop(values):
         slots = [started(rule.init(p), p, dtype) for p in values]
         begin = [0, values, slots, shared_of(rule, dtype)]
-        return tf.while_loop(lambda at, *_: at < len(grads), body, begin)[1]
+        return tf.while_loop(lambda at, *_: at < len(grads), body, begin)[1:]
 
-    return [p.numpy() for p in loop([tf.constant(p, dtype) for p in starts])]
+    values, slots, shared = loop([tf.constant(p, dtype) for p in starts])
+    h = seen(joined(hyperparameters(rule, len(grads) - 1, dtype), shared))
+    return SimpleNamespace(values=values, slots=slots, shared=shared, h=h)
+
+
+def train_long(rule, starts, grads, dtype=tf.float32):
+    """The values after many steps, as arrays."""
+    return [p.numpy() for p in ended(rule, starts, grads, dtype).values]
 
 
 def flat(slots, prefix=""):

@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from cases import gradients, run, run_mirrored, small_data, small_model, variables
 from probes import l2, leading, trailing
 
@@ -71,6 +72,15 @@ def test_accumulation_and_skipped_steps_do_not_average_twice():
     run(both, variables(), [*grads[:2], bad, bad, *grads[2:]], graph=True)
     for a, b in zip(averages(both), averages(plain), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_what_had_no_gradient_yet_is_its_own_average():
+    a, b = variables([(2,), (3,)])
+    optimizer, start = td.SGD(0.1, use_ema=True), b.numpy()
+    optimizer.build([a, b])
+    optimizer.apply([tf.ones(2)], [a])
+    with optimizer.averaged():
+        np.testing.assert_array_equal(b, start)
 
 
 def test_averaged_swaps_the_averages_in_and_out():

@@ -303,6 +303,7 @@ def test_processes_that_found_different_checkpoints_are_refused(tmp_path):
         assert f"with {done} epochs done here" in output.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_tpu_that_is_none_is_noticed_within_seconds(tmp_path):
     code = (
         "from tf_decoupled.experiments import strategies\n"

@@ -136,6 +136,14 @@ def test_the_losses_of_replicas_are_added_up():
     assert optimizer.loss.numpy() == 7.0
 
 
+def test_each_member_of_a_partition_hears_the_loss():
+    optimizer = td.Partition([(td.masks.only("v0"), Polyak()), (None, Polyak())])
+    optimizer.build(variables(SHAPES))
+    optimizer.observe_loss(3.0)
+    heard = [v for name, v in optimizer.get_state().items() if name.endswith("loss")]
+    assert heard == [3.0, 3.0]
+
+
 def test_without_a_loss_the_step_says_what_is_missing():
     with pytest.raises(ValueError, match=r"observe_loss\(loss\).*Polyak"):
         Polyak().apply([tf.ones([2])], variables([(2,)]))

@@ -357,6 +357,15 @@ def test_a_variable_without_a_gradient_is_not_blamed():
         optimizer.apply([bad], [b])
 
 
+def test_a_variable_whose_gradients_are_finite_again_is_not_blamed():
+    a, b = variables([(2,), (2,)])
+    optimizer = td.AdamW(max_consecutive_skips=2)
+    bad, good = tf.fill((2,), np.nan), tf.ones(2)
+    optimizer.apply([bad, good], [a, b])
+    with pytest.raises(FloatingPointError, match=r"{'v1': 1}"):
+        optimizer.apply([good, bad], [a, b])
+
+
 def test_small_float16_gradients_arrive():
     v = keras.Variable([1.0], dtype="float16")
     optimizer = td.SGD(2.0**20, loss_scale="dynamic")

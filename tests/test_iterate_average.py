@@ -5,7 +5,7 @@ import pytest
 import references
 import tensorflow as tf
 from cases import gradients, small_data, small_model, variables
-from pure import hyperparameters, last, namespace, seen, steps
+from pure import ended, hyperparameters, last, namespace, seen, steps
 
 import tf_decoupled as td
 from tf_decoupled.wrappers.iterate_average import IterateAverage
@@ -58,7 +58,7 @@ def test_what_is_evaluated_is_the_mean_of_the_inner_rule_s_values(inner, options
 
 def test_it_is_the_paper_s_algorithm():
     rule, means = IterateAverage(td.SGD(0.25), start_averaging=4, average_period=4), []
-    now = last(rule, starts(), grads())
+    now = ended(rule, starts(), grads(), tf.float64)
     column = [gs[0] for gs in grads()]
     options = dict(inner=references.sgd, start_averaging=4, average_period=4, means=means)
     references.iterate_average(starts()[0], column, learning_rate=0.25, **options)

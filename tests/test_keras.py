@@ -95,11 +95,13 @@ def test_a_decoupled_class_survives_a_keras_file(cls, tmp_path):
     x, y = small_data()
     model = small_model()
     options = dict(weight_decay=0.2, decay_coupling="schedule", decay_mask=["bias"])
-    model.compile(td.decouple(cls)(td.schedules.Cosine(0.01, 50), **options), "mse")
+    optimizer = td.decouple(cls)(td.schedules.Cosine(0.01, 50), **options)
+    model.compile(optimizer, "mse", run_eagerly=True)
     model.fit(x, y, verbose=0, shuffle=False)
     model.optimizer.weight_decay = 0.125
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded.run_eagerly = True
     assert float(loaded.optimizer.weight_decay) == 0.125
     for each in (model, loaded):
         each.fit(x, y, verbose=0, shuffle=False)

@@ -1,5 +1,7 @@
 """The probes have what the rows have."""
 
+import functools
+
 import pure
 import pytest
 import tensorflow as tf
@@ -7,9 +9,14 @@ from cases import CASES
 from probes import PROBES, traits
 
 
+@functools.cache
+def of_probes():
+    return set.union(*map(traits, PROBES))
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_each_trait_of_a_row_is_one_of_a_probe(case):
-    assert traits(case) <= set.union(*map(traits, PROBES))
+    assert traits(case) <= of_probes()
 
 
 def test_the_probes_lay_out_their_slots_as_they_say():

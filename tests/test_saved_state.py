@@ -513,6 +513,7 @@ ANOTHER_PROCESS = """
 """
 
 
+@pytest.mark.slow
 def test_another_process_that_makes_layers_in_another_order_goes_on_bit_for_bit(tmp_path):
     keras.utils.clear_session(free_memory=False)
     model = train(compiled(body_then_head(), td.AdamW(0.01)))

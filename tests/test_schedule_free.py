@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import references
 import tensorflow as tf
-from pure import assert_vectorizes, last, namespace, steps
+from pure import assert_vectorizes, ended, last, namespace, steps
 
 import tf_decoupled as td
 from tf_decoupled.optimizers.prodigy import Prodigy
@@ -54,7 +54,7 @@ def by_hand(rate, count, start, grads, **options):
 def test_thirty_steps_equal_the_paper(inner, rate, options):
     make, inside = INNER[inner]
     rule, grads = ScheduleFree(make(rate, 0.125), **options), gradients()
-    now = last(rule, starts(), grads)
+    now = ended(rule, starts(), grads, tf.float64)
     beta = options.get("beta", 0.9)
     for i, start in enumerate(starts()):
         column = [gs[i] for gs in grads]

@@ -124,6 +124,7 @@ np.savez(sys.argv[3], losses=losses, **{k: v.numpy() for k, v in serve(images=im
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["AdamW"])
 def test_an_exported_run_trains_on_in_another_process_bit_for_bit(dataset, tmp_path, optimizer):
     training = Training(replace(RUN, optimizer=optimizer), dataset)

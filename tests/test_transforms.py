@@ -369,3 +369,11 @@ def test_ones_own_needs_a_call_only():
     assert repr(Half()) == "Half()" and float(Half()(0.0, 3.0, None)) == 1.5
     with pytest.raises(NotImplementedError, match=r"Transform must say `\(p, g, h\) -> g`"):
         Transform()(0.0, 3.0, None)
+
+
+def test_variables_of_one_shape_get_different_noise():
+    trainable = variables([(6,), (6,)])
+    start, zero = [v.numpy() for v in trainable], [[np.zeros(6, "float32")] * 2]
+    moved = run(td.SGD(1.0, gradient_transforms=[AddNoise(1.0)]), trainable, zero)
+    a, b = (p - q for p, q in zip(moved, start, strict=True))
+    assert np.all(a != 0) and np.all(a != b)

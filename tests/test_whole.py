@@ -3,12 +3,21 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from cases import CASES, gradients, mirrored, run, run_mirrored, small_data, small_model, variables
 
 import tf_decoupled as td
 
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 SHAPES = [(3, 4), (5,)]
+
+
+@pytest.fixture
+def untraced():
+    """Nothing is traced: the first test traces and compiles each row."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 def equal(left, right):
@@ -38,7 +47,7 @@ def test_the_compiled_step_ends_where_eager_code_and_the_paper_do(case):
 
 
 @every
-def test_training_is_saved_to_keras_and_resumes_bit_for_bit(case, tmp_path):
+def test_training_is_saved_to_keras_and_resumes_bit_for_bit(case, untraced, tmp_path):
     x, y = small_data()
     model = small_model(matrices_only=case.least_rank > 1)
     rate = td.schedules.Cosine(case.learning_rate, 20, alpha=0.1)
@@ -72,7 +81,7 @@ EVERYTHING = dict(
 
 
 @every
-def test_two_replicas_with_everything_on_end_where_one_device_does(case):
+def test_two_replicas_with_everything_on_end_where_one_device_does(case, untraced):
     shapes = case.takes(SHAPES)
     grads, make = gradients(shapes, steps=8), lambda: case.make(**EVERYTHING)
     grads[3][0].flat[0] = np.nan

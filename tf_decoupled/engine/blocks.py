@@ -115,6 +115,10 @@ class Block:
         """Calls a function of one variable's arrays on them, or on each of the stack's."""
         if not self.stacked:
             return function(*trees)
+        if tf.executing_eagerly():  # as a debugger wants it, under `run_functions_eagerly`
+            places = range(len(self.cells))
+            each = [function(*tf.nest.map_structure(lambda x: x[i], trees)) for i in places]  # noqa: B023
+            return tf.nest.map_structure(lambda *x: tf.stack(x), *each)
         return tf.vectorized_map(lambda each: function(*each), trees, fallback_to_while_loop=False)
 
     def broadcast(self, each: tf.Tensor, array: tf.Tensor) -> tf.Tensor:
