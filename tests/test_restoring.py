@@ -10,14 +10,8 @@ from cases import gradients, run, state_of
 
 import tf_decoupled as td
 
+pytestmark = pytest.mark.usefixtures("untraced")
 SHAPES = [(3, 4), (4,), (4, 2), (2,)]
-
-
-@pytest.fixture(autouse=True)
-def eager():
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def named(*names, shapes=None, seed=0):

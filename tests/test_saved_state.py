@@ -23,19 +23,14 @@ from cases import mirrored
 import tf_decoupled as td
 
 # Keras 3.10 wraps the only input of a model that it has loaded in a list, and then warns about it.
-pytestmark = pytest.mark.filterwarnings(r"ignore:(?s).*structure of `inputs` doesn't match")
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:(?s).*structure of `inputs` doesn't match"),
+    pytest.mark.usefixtures("untraced"),
+]
 
 L = keras.layers
 X = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
 Y = X @ np.ones((4, 4), "float32")
-
-
-@pytest.fixture(autouse=True)
-def eager():
-    """Nothing is traced here: what is saved doesn't depend on it."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def compiled(model, optimizer):

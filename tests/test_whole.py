@@ -3,21 +3,12 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from cases import CASES, gradients, mirrored, run, run_mirrored, small_data, small_model, variables
 
 import tf_decoupled as td
 
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 SHAPES = [(3, 4), (5,)]
-
-
-@pytest.fixture
-def untraced():
-    """Nothing is traced: the first test traces and compiles each row."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def equal(left, right):
