@@ -19,7 +19,6 @@ from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeAlias, get_a
 import keras
 import numpy as np
 import tensorflow as tf
-from typing_extensions import dataclass_transform
 
 from tf_decoupled.engine import arguments, registry
 from tf_decoupled.math import one_minus_power
@@ -179,7 +178,6 @@ class Hyperparameter:
         return variable
 
 
-@dataclass_transform(kw_only_default=True)
 class Declared:
     """Turns a class's annotated defaults into hyperparameters and the constructor's signature.
 
