@@ -112,6 +112,8 @@ WORKLOADS = {
     "efficientnet_b7": Workload(efficientnet_b7_shapes),
     "small_2000": Workload(lambda: [(64, 64), (64,)] * 1000, modes=ALL),
     "small_5000": Workload(lambda: [(64, 64), (64,)] * 2500, modes=(PLAIN,), peers=False),
+    # No two alike, so each is a block: the most that jit_compile="auto" compiles.
+    "apart_1000": Workload(lambda: [(1 + i,) for i in range(1000)], modes=(PLAIN,), peers=False),
     "small_lamb": Workload(lambda: [(64, 64)] * 1000, rule="LAMB"),
     "tiny": Workload(lambda: [(8, 8), (8,)], modes=(PLAIN,)),  # for the test
 }
