@@ -96,12 +96,12 @@ def list_optimizers(pattern: str = "*") -> Catalogue:
 
     Raises ValueError with names that are similar, if none fits.
     """
-    classes = _public()
+    classes = optimizers()
     wanted = pattern.lower()
     found = [name for name in classes if fnmatch.fnmatchcase(name.lower(), wanted)]
     if not found:
         raise ValueError(
-            f"No optimizer's name fits {pattern!r}.{_suggested(wanted, classes)} "
+            f"No optimizer's name fits {pattern!r}.{suggested(wanted, classes)} "
             "`list_optimizers()` lists all."
         )
     found = sorted(found, key=lambda name: (name.lower(), name))
@@ -112,7 +112,7 @@ def _package() -> Any:
     return importlib.import_module(__package__)
 
 
-def _public() -> dict[str, type]:
+def optimizers() -> dict[str, type]:
     """The optimizer classes among the package's public names, without the two base classes."""
     package = _package()
     public = {name: getattr(package, name) for name in package.__all__}
@@ -124,7 +124,8 @@ def _public() -> dict[str, type]:
     }
 
 
-def _suggested(wanted: str, classes: Mapping[str, type]) -> str:
+def suggested(wanted: str, classes: Mapping[str, type]) -> str:
+    """The question whether another name was meant, after a blank; "" if none is like it."""
     plain = wanted.replace("*", "").replace("?", "")
     lower = {name.lower(): name for name in classes}
     inside = [each for each in lower if plain and plain in each]

@@ -52,8 +52,9 @@ def decide(optimizer: Any, rule: Any, branch: str, cells: Sequence[Cell]) -> Non
         cell.rule, cell.branch = rule, branch
         cell.decays, cell.reason = masks.decide(mask, cell.variable)
     own = [cell for cell in optimizer.cells if cell.rule is rule]
+    everything = [cell.variable for cell in optimizer.cells if not cell.overwrites]
     for _, inner in rule.tree():
-        numbers = inner.measure([cell.variable for cell in own])
+        numbers = inner.measure([cell.variable for cell in own], everything)
         for cell, number in zip(own, numbers or (), strict=numbers is not None):
             cell.numbers.setdefault(id(inner), number)
 
