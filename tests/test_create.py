@@ -225,6 +225,14 @@ def test_muon_steps_hidden_kernels_and_adamw_the_rest_with_the_same_decay():
     assert float(td.create("muon").optimizers[1].weight_decay) == 0.0  # Muon's own default
 
 
+def test_patterns_of_the_common_mask_are_found_anywhere():
+    made = td.create("muon", small_model(), weight_decay=0.1, decay_mask=["bias", "norm"])
+    decaying = {path.split("/")[-2] for path, row in rows(made).items() if row.decays}
+    assert decaying == {"hidden", "head"}
+    with pytest.raises(ValueError, match=r"match no variable: \['nrom'\]"):
+        td.create("muon", small_model(), decay_mask=["bias", "nrom"])
+
+
 def test_without_a_model_the_first_step_decides_the_same():
     model, given = language_model(), dict(learning_rate=0.01, layer_decay=0.5)
     now, later = td.create("muon", model, **given), td.create("muon", **given)
@@ -281,7 +289,7 @@ def test_a_fallback_that_is_not_asked_for_or_would_surprise_raises(call, words):
 
 
 def test_a_model_must_be_built():
-    with pytest.raises(ValueError, match="Build the model first, .* or leave `model` out"):
+    with pytest.raises(ValueError, match=r"Build the model first, .* or leave `model` out"):
         td.create("adamw", keras.Sequential([layers.Dense(1)]))
 
 

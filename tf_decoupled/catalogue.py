@@ -27,6 +27,9 @@ and `tf-decoupled optimizers "*adam*"` a part of it. State is in bytes per param
 `td.decouple(cls)` gives the optimizer classes of Keras this decay; `td.schedules` and
 `td.transforms` go with all of them.
 
+`td.create("lookahead_adamw", learning_rate=1e-3)` makes one by its name, as from a configuration,
+and gives Muon its fallback; `td.find_lr(model, data)` finds a rate to begin with.
+
 `python benchmarks/which_optimizer.py` runs all of them on seven small problems, at many rates, from
 several seeds. `python benchmarks/paths.py` draws the way of each on two functions:
 [Rosenbrock's](rosenbrock.png) and [Rastrigin's](rastrigin.png), at its best rate for them.

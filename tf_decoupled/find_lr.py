@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,8 @@ from tf_decoupled.gradients.tape import unchanged
 from tf_decoupled.rate_curve import FEWEST, RateCurve
 
 SPAN = 0.05  # of all rates: how far to each side the smoothed loss averages
+
+ENDED = "The data ended"
 
 
 def find_lr(
@@ -41,8 +44,8 @@ def find_lr(
         η_i = lowest · (highest / lowest)^(i / (steps − 1))        i = 0 … steps − 1
 
     The loss of a batch is that before its step. The test ends early where a loss isn't finite, or
-    where the mean of the last ones (5 % of `steps`, and this one) is more than `divergence` times
-    the first loss above its smallest.
+    where the mean of the last losses, 1 + 5 % of `steps`, is further above the smallest such mean
+    than `divergence` times the first.
 
     Then all is what it was, bit for bit and on each replica: weights, statistics, seeds and
     metrics of the model, slots, counters, schedules and loss scale of the optimizer; also where an
@@ -80,7 +83,8 @@ def find_lr(
     rise = Rise(rates, divergence, _batches_of_a_rate(model))
     batches = steps * rise.executions * model.steps_per_execution
     fit = _fit_arguments(data, batches, batch_size, seed)
-    with _unchanged(model), _rate(model) as assign:
+    with _unchanged(model), _rate(model) as assign, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Your input ran out of data")  # `curve` says it
         rise.assign = assign
         model.fit(**fit, epochs=1, verbose=0, shuffle=False, callbacks=[rise])
     return rise.curve()
@@ -120,10 +124,14 @@ class Rise(keras.callbacks.Callback):
         elif len(self.waiting) == self.executions:
             self.waiting = []
             self.losses.append(loss)
-            self.means.append(float(np.mean(self.losses[-self.near - 1 :])))
-            limit = min(self.means) + self.divergence * abs(self.losses[0])
-            self.diverged = self.means[-1] > limit
+            self.diverged = self._rises()
             self.model.stop_training = self.diverged or len(self.losses) == len(self.rates)
+
+    def _rises(self) -> bool:
+        if len(self.losses) <= self.near:
+            return False
+        self.means.append(float(np.mean(self.losses[-self.near - 1 :])))
+        return self.means[-1] > min(self.means) + self.divergence * abs(self.means[0])
 
     def _end(self, loss: float) -> None:
         if not self.losses:
@@ -138,8 +146,7 @@ class Rise(keras.callbacks.Callback):
         n = len(self.losses)
         if not self.diverged and n < len(self.rates):
             raise ValueError(
-                f"The data ended after {n} of {len(self.rates)} rates: give more of it, or fewer "
-                "`steps`. A generator may have been used up before: pass a fresh one."
+                f"{ENDED} after {n} of {len(self.rates)} rates: give more of it, or fewer `steps`."
             )
         return RateCurve.of(self.rates[:n], self.losses, self.near, self.diverged)
 
@@ -195,7 +202,12 @@ def _fit_arguments(data: Any, batches: int, batch_size: int, seed: int) -> dict[
             "`data` must be a tuple of arrays (x, y), a tf.data.Dataset, a PyDataset or an "
             f"iterable of batches (x, y). Received: data={data!r}"
         )
-    return dict(x=(batch for batch in itertools.islice(_batches(data), batches)))
+    endless = _batches(data)
+    first = list(itertools.islice(endless, 1))
+    if not first:
+        raise ValueError(f"{ENDED} before the first rate: it has no batch, or was read before.")
+    rest = itertools.islice(endless, batches - 1)
+    return dict(x=(batch for batch in itertools.chain(first, rest)))
 
 
 def _drawn(data: Any, batches: int, batch_size: int, seed: int) -> dict[str, Any]:
