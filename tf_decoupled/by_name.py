@@ -141,6 +141,8 @@ def _call(node: ast.expr) -> dict[str, Any]:
     if not by_name or not all(each.arg for each in node.keywords):
         raise ValueError("no call with arguments by name")
     given = {each.arg: _literal(each.value) for each in node.keywords}
+    if len(given) < len(node.keywords):
+        raise ValueError("an argument is given twice")
     if "name" in given:
         raise ValueError("`name` is what stands before the bracket")
     return given | dict(name=node.func.id)

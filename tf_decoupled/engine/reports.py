@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tf_decoupled.engine.arguments import shown
-from tf_decoupled.engine.decay import NEED_BASE, WRITTEN
+from tf_decoupled.engine.decay import NEED_BASE, WRITTEN, base_rate
 from tf_decoupled.engine.hyperparameters import is_variable
 from tf_decoupled.engine.state import Cell
 
@@ -101,8 +101,8 @@ def _of_group(group: Group, built: bool) -> Iterator[str]:
     yield f"{'learning_rate':15}{_now(rule.learning_rate, given.learning_rate)}"
     yield f"{'weight_decay':15}{_now(rule.weight_decay, given.weight_decay)}"
     coupling, base = rule.decay_coupling, rule.base_learning_rate
-    known = coupling in NEED_BASE and base is not None
-    of_base = f", base = {float(tf.convert_to_tensor(base)):g}" if known else ""
+    base = base_rate(given.learning_rate) if base is None else base
+    of_base = f", base = {_now(base, base)}" if coupling in NEED_BASE else ""
     yield f"{'decay_coupling':15}{coupling!r}: δ(θ) = {WRITTEN[coupling]}{of_base}"
     if built:
         for i, line in enumerate(counts([row_of(cell) for cell in group.cells])):
