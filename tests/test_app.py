@@ -99,7 +99,7 @@ def test_a_mistake_gets_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, 
         ("weight_decay", "An argument looks like name=value. Received: 'weight_decay'"),
         ("weight_decay=-1", "`weight_decay` must be a finite number >= 0"),
         ("beta_1=high", "`beta_1` must be a number in [0, 1)"),
-        ("decay_mask=kernels", "decay_mask must be None, one of everything, matrices,"),
+        ("decay_mask=matrix", "decay_mask must be None, one of everything, matrices,"),
         ("learning_rate=[1]", "AdamW needs a rate for its schedule"),
     ],
 )

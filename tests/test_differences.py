@@ -145,6 +145,18 @@ def test_which_momenta_are_refused():
     assert end(td.Lion(1.0, beta_1=0.0, jit_compile=False), [5.0]) == -1.0
 
 
+@row("string")
+def test_an_optimizer_by_a_string():
+    assert type(K.get("AdamW")) is type(K.get("adamw")) is K.AdamW
+    assert type(K.get("tf_decoupled>AdamW")) is td.AdamW
+    for unknown in ("tf_decoupled>adamw", "td>AdamW", "Signum"):
+        with pytest.raises(ValueError, match="Could not interpret optimizer identifier"):
+            K.get(unknown)
+    with pytest.raises(TypeError, match="could not be deserialized"):
+        K.get("tf_decoupled>Lookahead")
+    assert type(td.create("lookahead_adamw")) is td.Lookahead
+
+
 @row("adafactor-arguments")
 def test_the_exponent_and_the_rate_of_adafactor():
     theirs, ours, same = K.Adafactor(), td.Adafactor(), td.schedules.InverseSquareRoot(1e-3)

@@ -34,10 +34,12 @@ from tf_decoupled import (
 )
 from tf_decoupled.batch_norm import refresh_batch_norm
 from tf_decoupled.catalogue import list_optimizers
+from tf_decoupled.create import create
 from tf_decoupled.engine.concerns.loss_scale import DynamicLossScale
 from tf_decoupled.engine.decay import NormalizedDecay
 from tf_decoupled.engine.hyperparameters import Beta, Positive, Scalar, Steps
 from tf_decoupled.engine.optimizer import Optimizer
+from tf_decoupled.find_lr import find_lr
 from tf_decoupled.grad_init import grad_init
 from tf_decoupled.lbfgs import Minimized, minimize_lbfgs
 from tf_decoupled.optimizers.acprop import ACProp
@@ -89,6 +91,7 @@ from tf_decoupled.optimizers.soap import SOAP
 from tf_decoupled.optimizers.sophia import Sophia
 from tf_decoupled.optimizers.stable_adamw import StableAdamW
 from tf_decoupled.optimizers.yogi import Yogi
+from tf_decoupled.rate_curve import RateCurve
 from tf_decoupled.wrappers.decouple import decouple
 from tf_decoupled.wrappers.iterate_average import IterateAverage
 from tf_decoupled.wrappers.layerwise_decay import LayerwiseDecay
@@ -165,6 +168,7 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "RMSpropW",
+    "RateCurve",
     "RateMultipliers",
     "RowwiseAdagrad",
     "Scalar",
@@ -179,9 +183,11 @@ __all__ = [
     "Yogi",
     "callbacks",
     "constraints",
+    "create",
     "decouple",
     "diagnostics",
     "export",
+    "find_lr",
     "grad_init",
     "gradients",
     "importers",

@@ -258,7 +258,7 @@ class ReduceOnPlateau(keras.callbacks.Callback):
             raise ValueError(
                 "ReduceOnPlateau needs a schedule to tell: compile the model with one, as "
                 "td.AdamW(td.schedules.Plateau(1e-3)). Received: "
-                f"{optimizer if isinstance(optimizer, Optimizer) else _described(optimizer)}"
+                f"{repr(optimizer) if isinstance(optimizer, Optimizer) else _described(optimizer)}"
             )
         super().set_model(model)
 

@@ -27,6 +27,9 @@ and `tf-decoupled optimizers "*adam*"` a part of it. State is in bytes per param
 `td.decouple(cls)` gives the optimizer classes of Keras this decay; `td.schedules` and
 `td.transforms` go with all of them.
 
+`td.create("lookahead_adamw", learning_rate=1e-3)` makes one by its name, as from a configuration,
+and gives Muon its fallback; `td.find_lr(model, data)` finds a rate to begin with.
+
 `python benchmarks/which_optimizer.py` runs all of them on seven small problems, at many rates, from
 several seeds. `python benchmarks/paths.py` draws the way of each on two functions:
 [Rosenbrock's](rosenbrock.png) and [Rastrigin's](rastrigin.png), at its best rate for them.
@@ -96,12 +99,12 @@ def list_optimizers(pattern: str = "*") -> Catalogue:
 
     Raises ValueError with names that are similar, if none fits.
     """
-    classes = _public()
+    classes = optimizers()
     wanted = pattern.lower()
     found = [name for name in classes if fnmatch.fnmatchcase(name.lower(), wanted)]
     if not found:
         raise ValueError(
-            f"No optimizer's name fits {pattern!r}.{_suggested(wanted, classes)} "
+            f"No optimizer's name fits {pattern!r}.{suggested(wanted, classes)} "
             "`list_optimizers()` lists all."
         )
     found = sorted(found, key=lambda name: (name.lower(), name))
@@ -112,7 +115,7 @@ def _package() -> Any:
     return importlib.import_module(__package__)
 
 
-def _public() -> dict[str, type]:
+def optimizers() -> dict[str, type]:
     """The optimizer classes among the package's public names, without the two base classes."""
     package = _package()
     public = {name: getattr(package, name) for name in package.__all__}
@@ -124,7 +127,8 @@ def _public() -> dict[str, type]:
     }
 
 
-def _suggested(wanted: str, classes: Mapping[str, type]) -> str:
+def suggested(wanted: str, classes: Mapping[str, type]) -> str:
+    """The question whether another name was meant, after a blank; "" if none is like it."""
     plain = wanted.replace("*", "").replace("?", "")
     lower = {name.lower(): name for name in classes}
     inside = [each for each in lower if plain and plain in each]

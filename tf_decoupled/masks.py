@@ -3,12 +3,13 @@
     td.masks.matrices                         kernels and embeddings; no biases, no norm scales
     td.masks.exclude("embedding", "norm")     all but the paths in which a pattern is found
     td.masks.only("kernel$")                  none but those
+    td.masks.kernels                          as matrices, without biases that are matrices
+    td.masks.hidden()                         kernels, but no embeddings and not the last layer
     td.masks.matrices & ~td.masks.only("head")
 
 They combine with &, | and ~, are saved with the optimizer, and say why (`opt.decay_report()`).
 """
 
-import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ import keras
 import numpy as np
 
 from tf_decoupled.engine import registry
+from tf_decoupled.layers import depths
 
 
 def path_of(variable: Any) -> str:
@@ -100,6 +102,55 @@ class Matrices(Mask):
 
     def __repr__(self) -> str:
         return "matrices"
+
+
+class Kernels(Matrices):
+    """As Matrices, without what is no kernel by its name: GRUs and attention have biases of rank 2,
+    normalizations over several axes have such scales."""
+
+    others = re.compile(r"(?:^|[/_])(?:bias|beta|gamma|scale)$")
+
+    def __call__(self, variable: Any) -> bool:
+        return super().__call__(variable) and not self.others.search(path_of(variable))
+
+    def reason(self, variable: Any) -> str:
+        other = self.others.search(path_of(variable))
+        return "by its name no kernel" if other else super().reason(variable)
+
+    def __repr__(self) -> str:
+        return "kernels"
+
+
+class Hidden(Kernels):
+    """Kernels inside of a model, for Muon and its like: no embedding, and not the last layer.
+
+    By the paths, as `td.layers.depths` reads them, of all variables at the build. A model whose
+    last layer doesn't come last, or with several, needs patterns of its own in place of this.
+    """
+
+    embedding = re.compile(r"embed|token|(?:^|[/_])(?:pos|cls)(?:[/_]|$)", re.I)
+
+    def __init__(self):
+        self.last: frozenset[str] = frozenset()
+
+    def settle(self, paths: Sequence[str]) -> None:
+        depth = depths(paths)
+        last = max(depth.values(), default=0)
+        self.last = frozenset(path for path in paths if depth[path] == last)
+
+    def __call__(self, variable: Any) -> bool:
+        path = path_of(variable)
+        inside = path not in self.last and not self.embedding.search(path)
+        return inside and super().__call__(variable)
+
+    def reason(self, variable: Any) -> str:
+        path = path_of(variable)
+        if self.embedding.search(path):
+            return "an embedding"
+        return "the last layer" if path in self.last else super().reason(variable)
+
+    def __repr__(self) -> str:
+        return "hidden()"
 
 
 class Only(Mask):
@@ -280,6 +331,7 @@ class Not(Mask):
 
 everything = Everything()
 matrices = Matrices()
+kernels = Kernels()
 
 
 def exclude(*regexes: str) -> Mask:
@@ -290,6 +342,25 @@ def exclude(*regexes: str) -> Mask:
 def only(*regexes: str) -> Mask:
     """No variable decays but those in whose path a regular expression is found."""
     return Only(*regexes)
+
+
+def hidden() -> Mask:
+    """The kernels inside of a model; make one for each optimizer, as it learns the model's paths.
+
+    td.Partition([(td.masks.hidden(), td.Muon(0.02)), (None, td.AdamW(1e-3))])
+    """
+    return Hidden()
+
+
+def named(name: str) -> Mask:
+    """The mask of this name, as a configuration has it: "kernels"."""
+    known = {n: mask for n, mask in globals().items() if isinstance(mask, Mask)}
+    if name not in known:
+        raise ValueError(
+            f"decay_mask must be None, one of {', '.join(known)}, or a list of patterns to leave "
+            f"out. Received: {name!r}"
+        )
+    return known[name]
 
 
 def as_mask(value: Any) -> Callable[[Any], bool]:
@@ -365,48 +436,3 @@ def reason(mask: Callable[[Any], bool], variable: Any) -> str:
 
 def parts(mask: Callable[[Any], bool]) -> Iterator[Mask]:
     return mask.parts() if isinstance(mask, Mask) else iter(())
-
-
-class Row(NamedTuple):
-    """One line of a decay report."""
-
-    path: str
-    shape: tuple[int, ...]
-    decays: bool
-    reason: str
-
-
-class DecayReport(NamedTuple):
-    """Which variables decay, why, and how much: `print(opt.decay_report())`."""
-
-    rows: list[Row]
-    weight_decay: float
-    coupling: str
-
-    def __str__(self) -> str:
-        width = max((len(row.path) for row in self.rows), default=0)
-        lines = [
-            f"{row.path:{width}}  {row.shape!s:18}  {self._decay_of(row):9}  {row.reason}"
-            for row in self.rows
-        ]
-        for decays in (True, False):
-            sizes = [math.prod(row.shape) for row in self.rows if row.decays is decays]
-            verb = "decay" if decays else "don't"
-            lines.append(f"{len(sizes)} variables, {sum(sizes):,} parameters {verb}")
-        return "\n".join([*lines, f"weight_decay {self.weight_decay:g}, {self.coupling!r}"])
-
-    def _decay_of(self, row: Row) -> str:
-        return f"{self.weight_decay:g}" if row.decays else "-"
-
-
-class DecayReports(NamedTuple):
-    """The decay reports of several rules."""
-
-    reports: list[DecayReport]
-
-    @property
-    def rows(self) -> list[Row]:
-        return [row for report in self.reports for row in report.rows]
-
-    def __str__(self) -> str:
-        return "\n\n".join(map(str, self.reports))

@@ -40,16 +40,23 @@ def bind(
             f"{_quoted(first)}. Give all others by name. Received: "
             f"{call(cls.__name__, args, kwargs)}"
         )
-    for name, value in kwargs.items():
-        if name not in parameters:
-            told = _instead(name, parameters, of_inner)
-            raise TypeError(
-                f"{cls.__name__} got an unexpected keyword argument {name!r}. {told} "
-                f"Received: {name}={value!r}"
-            )
+    check_names(cls.__name__, kwargs, parameters, of_inner)
     arguments = inspect.signature(cls).bind(*args, **kwargs)
     arguments.apply_defaults()
     return dict(arguments.arguments)
+
+
+def check_names(
+    who: str, given: Mapping[str, Any], known: Collection[str], of_inner: Collection[str] = ()
+) -> None:
+    """Raises TypeError for an argument that isn't known, with what it should be."""
+    for name, value in given.items():
+        if name not in known:
+            told = _instead(name, known, of_inner)
+            raise TypeError(
+                f"{who} got an unexpected keyword argument {name!r}. {told} "
+                f"Received: {name}={value!r}"
+            )
 
 
 def _instead(name: str, known: Collection[str], of_inner: Collection[str]) -> str:
@@ -76,6 +83,11 @@ def shown(value: Any) -> str:
     """A value as one writes it, objects with a configuration as the call that makes them."""
     if inspect.isfunction(value):
         return value.__name__
+    if isinstance(value, (list, tuple)):  # TensorFlow keeps such in wrappers with names of its own
+        inside = ", ".join(map(shown, value))
+        if value.__class__ is not tuple:
+            return f"[{inside}]"
+        return f"({inside}{',' * (len(value) == 1)})"
     if isinstance(value, dict) and "class_name" in value:
         return _made_of(value["class_name"], value["config"])
     if isinstance(value, LearningRateSchedule) or type(value).__repr__ is object.__repr__:

@@ -46,14 +46,15 @@ def _cell(optimizer: Any, variable: Any, position: int) -> Cell:
 def decide(optimizer: Any, rule: Any, branch: str, cells: Sequence[Cell]) -> None:
     """Notes which rule steps these cells, whether they decay, and what it measures of them."""
     mask = rule.innermost().decay_mask
+    everything = [cell.variable for cell in optimizer.cells if not cell.overwrites]
     if not optimizer.built:
-        masks.settle(mask, [cell.variable for cell in cells])
+        masks.settle(mask, everything)  # members of a Partition may have one mask
     for cell in cells:
         cell.rule, cell.branch = rule, branch
         cell.decays, cell.reason = masks.decide(mask, cell.variable)
     own = [cell for cell in optimizer.cells if cell.rule is rule]
     for _, inner in rule.tree():
-        numbers = inner.measure([cell.variable for cell in own])
+        numbers = inner.measure([cell.variable for cell in own], everything)
         for cell, number in zip(own, numbers or (), strict=numbers is not None):
             cell.numbers.setdefault(id(inner), number)
 

@@ -27,6 +27,12 @@ COUPLINGS: dict[str, Callable[..., tf.Tensor]] = {
     "independent": lambda lr, base, λ: λ,
     "corrected": lambda lr, base, λ: lr * (lr / base) * λ,
 }
+WRITTEN = {  # the same, as `print(optimizer)` shows it
+    "learning_rate": "lr λ θ",
+    "schedule": "(lr / base) λ θ",
+    "independent": "λ θ",
+    "corrected": "(lr² / base) λ θ",
+}
 NEED_BASE = ("schedule", "corrected")
 
 

@@ -348,8 +348,8 @@ def _present(variable: Any) -> float | int:
     return float(given) if np.float32(given) == np.float32(number) else number
 
 
-def written(owner: "Declared", implied: dict[str, Any]) -> str:
-    """The call that makes an optimizer: its rate, and what differs from its class's defaults.
+def told(owner: "Declared", implied: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an optimizer: its rate, and what differs from its class's defaults.
 
     `implied`: what arguments that are left out turn into.
     """
@@ -358,15 +358,19 @@ def written(owner: "Declared", implied: dict[str, Any]) -> str:
         given = {name: vars(owner.given).get(name) for name in names}
         given = {n: _present(v) if is_variable(v) else v for n, v in given.items()}
         implied = {n: _present(v) if is_variable(v) else v for n, v in implied.items()}
-        first = () if "learning_rate" in owner.positional else owner.positional
-        wrapped = [given.pop(name) for name in first]
-        told = {
-            name: value
-            for name, value in given.items()
-            if name == "learning_rate"
-            or (value != owner.declared[name].default and value != implied.get(name))
-        }
-        return arguments.call(type(owner).__name__, wrapped, told)
+    first = ("learning_rate",) if "learning_rate" in owner.positional else owner.positional
+    return {
+        name: value
+        for name, value in given.items()
+        if name in first or (value != owner.declared[name].default and value != implied.get(name))
+    }
+
+
+def written(owner: "Declared", implied: Mapping[str, Any]) -> str:
+    """The call that makes an optimizer, with the arguments that are `told`."""
+    given = told(owner, implied)
+    first = () if "learning_rate" in owner.positional else owner.positional
+    return arguments.call(type(owner).__name__, [given.pop(name) for name in first], given)
 
 
 class Corrections:

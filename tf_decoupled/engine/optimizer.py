@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tf_decoupled import masks
-from tf_decoupled.engine import arguments, building, concern, decay, replicas, step
+from tf_decoupled.engine import arguments, building, concern, decay, replicas, reports, step
 from tf_decoupled.engine.blocks import Blocks
 from tf_decoupled.engine.concern import Concern, Concerns
 from tf_decoupled.engine.hyperparameters import Hyperparameter, is_variable, written
@@ -109,6 +109,11 @@ class Optimizer(
             return object.__repr__(self)
         base = vars(self.given).get("learning_rate")
         return written(self, dict(decay_mask=masks.everything, base_learning_rate=base))
+
+    def __str__(self) -> str:
+        if "given" not in vars(self):
+            return repr(self)
+        return reports.printed(self, repr(self), [reports.Group(self, self.cells)])
 
     @property
     def iterations(self) -> keras.Variable:
@@ -266,17 +271,15 @@ class Optimizer(
         """
         masks.exclude_more(self, self.innermost().given, var_list, var_names)
 
-    def decay_report(self) -> masks.DecayReport:
+    def decay_report(self) -> reports.DecayReport:
         """Each variable with its shape, whether it decays, and why. Print it."""
         if not self.built:
             raise ValueError("Build the optimizer first: `opt.build(model.trainable_variables)`.")
         return self.report_of(self.cells)
 
-    def report_of(self, cells: Iterable[Cell]) -> masks.DecayReport:
-        rows = [masks.Row(c.path, tuple(c.variable.shape), c.decays, c.reason) for c in cells]
-        return masks.DecayReport(
-            rows, float(tf.convert_to_tensor(self.weight_decay)), self.decay_coupling
-        )
+    def report_of(self, cells: Iterable[Cell]) -> reports.DecayReport:
+        λ = float(tf.convert_to_tensor(self.weight_decay))
+        return reports.DecayReport([*map(reports.row_of, cells)], λ, self.decay_coupling)
 
 
 def _word_for(value: Any) -> Any:

@@ -82,8 +82,11 @@ class Rule(Declared):
         """
         raise NotImplementedError
 
-    def measure(self, variables: Sequence) -> Sequence[float] | None:
-        """A number of each variable, fixed at the build, for `multiplier`; None for none."""
+    def measure(self, variables: Sequence, everything: Sequence) -> Sequence[float] | None:
+        """A number of each variable, fixed at the build, for `multiplier`; None for none.
+
+        `everything`: these, and those that other members of a Partition step.
+        """
         return None
 
     def multiplier(self, numbers: tf.Tensor, h: SimpleNamespace) -> tf.Tensor:

@@ -285,14 +285,10 @@ def _argument(text: str) -> tuple[str, Any]:
 
 
 def _mask(name: str) -> td.masks.Mask:
-    mask = getattr(td.masks, name, None)
-    if not isinstance(mask, td.masks.Mask):
-        known = [n for n, m in vars(td.masks).items() if isinstance(m, td.masks.Mask)]
-        raise InputError(
-            f"decay_mask must be None, one of {', '.join(known)}, or a list of patterns to leave "
-            f"out. Received: {name!r}"
-        )
-    return mask
+    try:
+        return td.masks.named(name)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def _schedule(run: Run, rate: float, steps_per_epoch: int) -> Any:

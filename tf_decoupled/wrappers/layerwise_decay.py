@@ -22,7 +22,9 @@ class LayerwiseDecay(Scaled):
         inner: the optimizer that steps, with the rate of the highest layer.
         rate: γ; 0.65 to 0.9 are usual, 1 changes nothing.
         layers: regular expressions on `variable.path` from the bottom of the model to its top, the
-            first that is found counts; None tells the layers by the paths' own numbers.
+            first that is found counts; None tells the layers by the paths' own numbers. As a member
+            of a Partition: None counts the layers of the whole model, `layers` those that the
+            member steps.
 
     Raises ValueError at the build for variables that none of `layers` covers.
 
@@ -41,11 +43,12 @@ class LayerwiseDecay(Scaled):
         layers = given["layers"]
         return given | dict(layers=tuple(layers) if isinstance(layers, list) else layers)
 
-    def measure(self, variables: Sequence) -> Sequence[float]:
+    def measure(self, variables: Sequence, everything: Sequence) -> Sequence[float]:
         """How many layers are above each variable's."""
-        paths = [path_of(variable) for variable in variables]
-        depth = depths(paths, self.layers)
-        return [float(max(depth.values()) - depth[path]) for path in paths]
+        counted = everything if self.layers is None else variables
+        depth = depths([path_of(variable) for variable in counted], self.layers)
+        last = max(depth.values(), default=0)
+        return [float(last - depth[path_of(variable)]) for variable in variables]
 
     def multiplier(self, numbers, h):
         return h.rate**numbers

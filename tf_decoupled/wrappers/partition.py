@@ -6,10 +6,16 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from tf_decoupled import masks
-from tf_decoupled.engine import building
-from tf_decoupled.engine.hyperparameters import differs, is_variable, number_of, serialize
+from tf_decoupled.engine import arguments, building, reports
+from tf_decoupled.engine.hyperparameters import (
+    differs,
+    is_variable,
+    number_of,
+    serialize,
+    told,
+)
 from tf_decoupled.engine.optimizer import Optimizer
-from tf_decoupled.engine.state import Cell, tf_variable
+from tf_decoupled.engine.state import Cell
 from tf_decoupled.wrappers.wrapper import let_go
 
 
@@ -134,10 +140,10 @@ class Partition(Optimizer):
     def kind(self) -> str:
         return f"Partition({', '.join(member.kind() for member in self.optimizers)})"
 
-    def decay_report(self) -> masks.DecayReport:
+    def decay_report(self) -> reports.DecayReports:
         """Each variable with its shape, its member, whether it decays, and why. Print it."""
-        reports = [member.report_of(self.cells_of(member)) for member in self.optimizers]
-        return masks.DecayReports(reports)
+        of_members = [member.report_of(self.cells_of(member)) for member in self.optimizers]
+        return reports.DecayReports(of_members)
 
     def cells_of(self, member: Optimizer) -> list[Cell]:
         """The variables that a member steps."""
@@ -148,15 +154,14 @@ class Partition(Optimizer):
         return super().get_config() | dict(members=pairs)
 
     def __str__(self) -> str:
-        if not self.built:
+        if "given" not in vars(self):
             return repr(self)
-        lines = []
-        for mask, member in self.members:
-            cells = self.cells_of(member)
-            size = sum(tf_variable(cell.variable).shape.num_elements() for cell in cells)
-            lines.append(f"{member!r}, {mask!r}: {len(cells)} variables, {size:,} parameters")
-            lines += [f"  {cell.path} {tuple(cell.variable.shape)}" for cell in cells]
-        return "\n".join(lines)
+        groups = [
+            reports.Group(member, self.cells_of(member), f"{mask!r}: {member!r}")
+            for mask, member in self.members
+        ]
+        of_all = {name: value for name, value in told(self, {}).items() if name != "members"}
+        return reports.printed(self, arguments.call("Partition", (), of_all), groups)
 
     def holder_of(self, name: str) -> Any:
         if name in self.declared:

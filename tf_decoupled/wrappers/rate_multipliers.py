@@ -34,7 +34,7 @@ class RateMultipliers(Scaled):
         given = super().interpret_rule(given)
         return given | dict(factors=Factors(_checked(given["factors"])))
 
-    def measure(self, variables: Sequence) -> Sequence[float]:
+    def measure(self, variables: Sequence, everything: Sequence) -> Sequence[float]:
         """The factor of each variable."""
         for mask, _ in self.factors:
             masks.settle(mask, variables, "A rate multiplier's mask")

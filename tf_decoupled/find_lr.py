@@ -1,0 +1,322 @@
+"""The learning-rate range test: which rate to begin with, from one short run."""
+
+import contextlib
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_decoupled.engine import replicas
+from tf_decoupled.engine.decay import base_rate
+from tf_decoupled.engine.hyperparameters import is_number, is_variable
+from tf_decoupled.engine.optimizer import Optimizer
+from tf_decoupled.engine.state import tf_variable
+from tf_decoupled.gradients.tape import unchanged
+from tf_decoupled.rate_curve import FEWEST, RateCurve
+
+SPAN = 0.05  # of all rates: how far to each side the smoothed loss averages
+
+ENDED = "The data ended"
+
+
+def find_lr(
+    model: keras.Model,
+    data: Any,
+    *,
+    lowest: float = 1e-7,
+    highest: float = 10.0,
+    steps: int = 100,
+    batch_size: int = 32,
+    divergence: float = 2.0,
+    seed: int = 0,
+) -> RateCurve:
+    """Trains for some updates at a rising rate, and shows where the loss falls and where it breaks.
+
+        found = td.find_lr(model, (x, y))
+        found.plot("rates.png")
+        model.optimizer.learning_rate = found.suggestion
+
+        η_i = lowest · (highest / lowest)^(i / (steps − 1))        i = 0 … steps − 1
+
+    The loss of a batch is that before its step. The test ends early where a loss isn't finite, or
+    where the mean of the last losses, 1 + 5 % of `steps`, is further above the smallest such mean
+    than `divergence` times the first.
+
+    Then all is what it was, bit for bit and on each replica: weights, statistics, seeds and
+    metrics of the model, slots, counters, schedules and loss scale of the optimizer; also where an
+    exception or Ctrl-C ends the test. Not put back are random numbers of TensorFlow and NumPy that
+    belong to no layer, and what the data itself remembers, as a generator that was read.
+
+    Each η_i stands in the place of the rate that the optimizer was made with, and in that of
+    `base_learning_rate` if this wasn't given: a number is assigned, a schedule is replaced for the
+    test by the number. A suggestion is so for the schedule's peak. Rates of a Partition keep their
+    ratios, peaks for schedules: η_i is the first member's. What multiplies rates, as
+    LayerwiseDecay, goes on to do so.
+
+    With `gradient_accumulation_steps`, or `steps_per_execution` of `compile`, each rate has as
+    many batches as are needed for an update, and the mean of their losses.
+
+    Args:
+        model: built, and compiled with an optimizer of this library.
+        data: a tuple of arrays (x, y[, weights]), whose rows are drawn at random; a
+            tf.data.Dataset, a PyDataset or an iterable of batches (x, y[, weights]), in their
+            order. All but iterators begin anew where they end.
+        lowest, highest, steps: see above.
+        batch_size: of arrays.
+        divergence: see above; `float("inf")` goes on to the highest rate while losses are finite.
+        seed: of the drawing of rows.
+
+    Raises TypeError for another optimizer or none, ValueError for a model that isn't built, data
+    that ends too early, a loss that isn't finite at the first batch, and for tests that end before
+    the fifth rate.
+
+    Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, section 3.3: the range
+    test, there with rates that rise linearly. arXiv:1506.01186
+    """
+    _check(model, lowest, highest, steps, batch_size, divergence)
+    rates = np.geomspace(lowest, highest, steps)
+    rise = Rise(rates, divergence, _batches_of_a_rate(model))
+    batches = steps * rise.executions * model.steps_per_execution
+    fit = _fit_arguments(data, batches, batch_size, seed)
+    with _unchanged(model), _rate(model) as assign, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Your input ran out of data")  # `curve` says it
+        rise.assign = assign
+        model.fit(**fit, epochs=1, verbose=0, shuffle=False, callbacks=[rise])
+    return rise.curve()
+
+
+class Rise(keras.callbacks.Callback):
+    """Sets the rate before each batch, and notes the loss after it.
+
+    executions: how many calls of the training function each rate has.
+    """
+
+    def __init__(self, rates: np.ndarray, divergence: float, executions: int):
+        super().__init__()
+        self.rates, self.divergence, self.executions = rates, divergence, executions
+        self.assign: Callable[[float], None] | None = None
+        self.near = round(SPAN * len(rates))
+        self.waiting: list[float] = []
+        self.losses: list[float] = []
+        self.means: list[float] = []
+        self.diverged = False
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        self.model.reset_metrics()  # the loss that `fit` shows would be the mean of all before
+        if not self.waiting:
+            self.assign(float(self.rates[len(self.losses)]))
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if "loss" not in (logs or {}):
+            raise ValueError(
+                "`find_lr` reads the loss that the model's `train_step` returns as 'loss'. "
+                f"Received: {sorted(logs or {})}"
+            )
+        self.waiting.append(float(logs["loss"]))
+        loss = float(np.mean(self.waiting))
+        if not math.isfinite(loss):
+            self._end(loss)
+        elif len(self.waiting) == self.executions:
+            self.waiting = []
+            self.losses.append(loss)
+            self.diverged = self._rises()
+            self.model.stop_training = self.diverged or len(self.losses) == len(self.rates)
+
+    def _rises(self) -> bool:
+        if len(self.losses) <= self.near:
+            return False
+        self.means.append(float(np.mean(self.losses[-self.near - 1 :])))
+        return self.means[-1] > min(self.means) + self.divergence * abs(self.means[0])
+
+    def _end(self, loss: float) -> None:
+        if not self.losses:
+            raise ValueError(
+                "The loss isn't finite before the first step: look at the data, the loss and the "
+                f"weights of the model. Received: loss {loss}"
+            )
+        self.diverged = self.model.stop_training = True
+
+    def curve(self) -> RateCurve:
+        """What was found; ValueError where the data was too short."""
+        n = len(self.losses)
+        if not self.diverged and n < len(self.rates):
+            raise ValueError(
+                f"{ENDED} after {n} of {len(self.rates)} rates: give more of it, or fewer `steps`."
+            )
+        return RateCurve.of(self.rates[:n], self.losses, self.near, self.diverged)
+
+
+def _check(model: Any, lowest: Any, highest: Any, steps: Any, batch_size: Any, rise: Any) -> None:
+    """Raises for what the test can't be made with."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
+    if not isinstance(getattr(model, "optimizer", None), Optimizer):
+        raise TypeError(
+            "`find_lr` needs a model that is compiled with an optimizer of this library, as "
+            f"`model.compile(td.AdamW(), ...)`. Received: {getattr(model, 'optimizer', None)!r}"
+        )
+    if not model.built:
+        raise ValueError(
+            "Build the model first, as by calling it on a batch: `model(x)`. "
+            f"Received: {model.name!r}, not built"
+        )
+    if not (is_number(lowest) and is_number(highest) and 0 < lowest < highest < math.inf):
+        raise ValueError(
+            "The rates must rise: 0 < lowest < highest, both finite. "
+            f"Received: lowest={lowest!r}, highest={highest!r}"
+        )
+    for name, value, least in (("steps", steps, FEWEST), ("batch_size", batch_size, 1)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(
+                f"`{name}` must be an integer, at least {least}. Received: {name}={value!r}"
+            )
+    if not is_number(rise) or not rise > 0:
+        raise ValueError(f"`divergence` must be a number > 0. Received: divergence={rise!r}")
+
+
+def _batches_of_a_rate(model: keras.Model) -> int:
+    """How many calls of the training function an update takes."""
+    waits = model.optimizer.gradient_accumulation_steps
+    waits = 1 if waits is None else int(tf.convert_to_tensor(waits))
+    return math.ceil(waits / model.steps_per_execution)
+
+
+# The data.
+
+
+def _fit_arguments(data: Any, batches: int, batch_size: int, seed: int) -> dict[str, Any]:
+    """What `fit` is to get: so many batches, and no order of its own."""
+    if isinstance(data, (tuple, dict)) or hasattr(data, "__array__"):
+        return _drawn(data, batches, batch_size, seed)
+    if isinstance(data, tf.data.Dataset):
+        return dict(x=data.repeat().take(batches))
+    if isinstance(data, tf.distribute.DistributedDataset):
+        return dict(x=data, steps_per_epoch=batches)
+    if not hasattr(data, "__iter__") and not isinstance(data, keras.utils.PyDataset):
+        raise TypeError(
+            "`data` must be a tuple of arrays (x, y), a tf.data.Dataset, a PyDataset or an "
+            f"iterable of batches (x, y). Received: data={data!r}"
+        )
+    endless = _batches(data)
+    first = list(itertools.islice(endless, 1))
+    if not first:
+        raise ValueError(f"{ENDED} before the first rate: it has no batch, or was read before.")
+    rest = itertools.islice(endless, batches - 1)
+    return dict(x=(batch for batch in itertools.chain(first, rest)))
+
+
+def _drawn(data: Any, batches: int, batch_size: int, seed: int) -> dict[str, Any]:
+    """Rows of arrays, each as often as the others, in an order that `seed` decides."""
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+    arrays = dict(x=x, y=y, sample_weight=weights)
+    sizes = {len(a) for a in keras.tree.flatten(arrays) if a is not None}
+    if len(sizes) != 1 or not min(sizes):
+        raise ValueError(
+            "`data` must be arrays of as many rows each, one or more. "
+            f"Received: arrays of {sorted(sizes)} rows"
+        )
+    (rows,), needed = sizes, batches * batch_size
+    draw = np.random.default_rng(seed).permutation
+    order = np.concatenate([draw(rows) for _ in range(math.ceil(needed / rows))])[:needed]
+    taken = lambda a: None if a is None else np.asarray(a)[order]  # noqa: E731
+    return keras.tree.map_structure(taken, arrays) | dict(batch_size=batch_size)
+
+
+def _batches(data: Any) -> Iterator[Any]:
+    """The batches, again and again where they can be read again."""
+    while True:
+        empty = True
+        size = data.num_batches if isinstance(data, keras.utils.PyDataset) else None
+        for batch in data if size is None else map(data.__getitem__, range(size)):
+            empty = False
+            yield batch
+        if empty or iter(data) is data:
+            return
+
+
+# What is changed, and put back.
+
+
+@contextlib.contextmanager
+def _rate(model: keras.Model) -> Iterator[Callable[[float], None]]:
+    """A function that sets the rate; afterwards the rate is what it was, a schedule too."""
+    optimizer, train_function = model.optimizer, model.train_function
+    rules = [rule.innermost() for _, rule in optimizer.branches()]
+    ratios, replaced = _ratios(rules), {}
+
+    def assign(rate: float) -> None:
+        for rule, ratio in zip(rules, ratios, strict=True):
+            for name in _names(rule):
+                getattr(rule.given, name).assign(ratio * rate)
+
+    try:
+        for rule, name in ((each, name) for each in rules for name in _names(each)):
+            if not is_variable(given := getattr(rule.given, name)):
+                replaced[rule, name] = given
+                with replicas.strategy_of(tf_variable(optimizer.updates)).scope():
+                    setattr(rule.given, name, rule.declared[name].bind(1.0, rule))
+        if replaced:
+            model.make_train_function(force=True)  # the old trace asks the schedule
+        yield assign
+    finally:
+        for (rule, name), given in replaced.items():
+            setattr(rule.given, name, given)
+        if replaced:
+            model.train_function = train_function
+
+
+def _names(rule: Any) -> list[str]:
+    """The numbers that stand for the rate that a rule was made with."""
+    return ["learning_rate"] if rule.base_is_told else ["learning_rate", "base_learning_rate"]
+
+
+def _ratios(rules: list) -> list[float]:
+    """The rate of each rule over that of the first."""
+    if len(rules) == 1:
+        return [1.0]
+    bases = []
+    for rule in rules:
+        base = base_rate(rule.given.learning_rate)
+        bases.append(float(tf.convert_to_tensor(rule.learning_rate if base is None else base)))
+    if not bases[0] > 0:
+        raise ValueError(
+            "Rates of a Partition are tried in their present ratio, and the first of them must be "
+            f"above 0 for that. Received: {bases}"
+        )
+    return [base / bases[0] for base in bases]
+
+
+@contextlib.contextmanager
+def _unchanged(model: keras.Model) -> Iterator[None]:
+    """After this context model and optimizer are what they were before it."""
+    optimizer = model.optimizer
+    with replicas.strategy_of(tf_variable(optimizer.updates)).scope():
+        optimizer.build(model.trainable_variables)
+    attributes = {n: vars(model)[n] for n in ("history", "stop_training") if n in vars(model)}
+    counters = set(optimizer.starts)
+    variables = {id(v): v for v in (*_of_model(model), *_of_optimizer(optimizer))}.values()
+    with unchanged([part for v in variables for part in replicas.all_components(v)]):
+        try:
+            yield
+        finally:
+            model.reset_metrics()  # those that the test has made
+            for name in set(optimizer.starts) - counters:
+                getattr(optimizer, name).assign(optimizer.starts[name])
+            vars(model).pop("history", None)
+            for name, value in attributes.items():
+                setattr(model, name, value)
+
+
+def _of_model(model: keras.Model) -> list[tf.Variable]:
+    return [tf_variable(v) for v in (*model.variables, *model.metrics_variables)]
+
+
+def _of_optimizer(optimizer: Optimizer) -> list[tf.Variable]:
+    """The variables behind slots and numbers; those of a stack are one array each."""
+    stored = [v for block in optimizer.blocks for v in block.stored.values()]
+    return [tf_variable(v) for v in (*stored, *optimizer.named_numbers().values())]
