@@ -1,4 +1,4 @@
-"""Training begun in other libraries, from tests/data: the model that goes on, and how it is told."""
+"""Training begun in other libraries, from tests/data, and the model that goes on."""
 
 import functools
 import pathlib
@@ -38,12 +38,12 @@ def built(optimizer, trainable):
     return optimizer
 
 
-def assert_goes_on(optimizer, trainable, end, atol=1e-6):
+def assert_goes_on(optimizer, trainable, end):
     """The optimizer takes the steps that the other library took."""
     assert int(optimizer.iterations) == steps.BEFORE
     grads = [list(each.values()) for each in steps.gradients(steps.AFTER, 2)]
     begun = [v.numpy() for v in trainable]
     found = run(optimizer, trainable, grads)
     for a, b, c in zip(found, end.values(), begun, strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=atol)
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
         assert np.abs(b - c).max() > 1e-3

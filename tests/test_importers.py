@@ -372,7 +372,7 @@ def test_torch_state_that_does_not_fit_is_listed():
         ("AdamW", [], {}, dict(parameters=["0.weight"]), r"numbers.*parameters=\['0.weight'\]"),
         ("AdamW", [], {}, dict(parameters=None), "numbers.*parameters=None for"),
         ("AdamW", [], dict(params=list("abcd")), {}, "numbers, and no others"),
-        ("AdamW", [], {}, dict(names={}), "a PyTorch name of its own.*hid_den/kernel': None"),
+        ("AdamW", [], {}, dict(names={}), "a name of its own in PyTorch.*hid_den/kernel': None"),
         ("AdamW", [], {}, dict(iterations=3), "same number of steps.*iterations=3"),
     ],
 )

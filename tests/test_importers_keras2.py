@@ -68,16 +68,16 @@ def test_what_addons_leave_out_of_the_decay_stays_out():
 
 
 def test_names_that_are_others_here_are_told():
-    path, trainable, end = source("Adamax")
+    path, trainable, _ = source("Adamax")
     strangers = trainable[::-1]
     names = {v.path: v.path.partition("/")[2] for v in strangers}
     by_mapping = importers.from_keras2(path, strangers, names, **PLAIN)
     by_call = importers.from_keras2(path, strangers, names.get, **PLAIN)
     a, b = by_mapping.get_state(), by_call.get_state()
     assert all(np.array_equal(a[name], b[name]) for name in a)
-    with pytest.raises(ValueError, match="a Keras 2 name of its own.*head/bias': None"):
+    with pytest.raises(ValueError, match=r"a name of its own in Keras 2.*head/bias': None"):
         importers.from_keras2(path, strangers, {})
-    with pytest.raises(ValueError, match=r"missing: .*unexpected: \['head/bias:n'"):
+    with pytest.raises(ValueError, match=r"must be those of the file.*\['other/.*of \['head/"):
         importers.from_keras2(path, strangers, lambda path: f"other/{path}")
 
 
@@ -119,9 +119,9 @@ def test_a_rate_of_the_callers_replaces_a_schedule_that_is_unknown(tmp_path):
 def test_files_without_an_optimizer_of_keras_2_raise(tmp_path):
     path, trainable, _ = source("Adam")
     ours = built(td.Adam(), trainable)
-    with pytest.raises(FileNotFoundError, match="no such file.*absent.h5"):
+    with pytest.raises(FileNotFoundError, match=r"no such file.*absent.h5"):
         importers.from_keras2("absent.h5", trainable)
-    with pytest.raises(ValueError, match="stand in whole-model `.h5` files only"):
+    with pytest.raises(ValueError, match=r"stand in whole-model `.h5` files only"):
         importers.from_keras2(path.with_name("Adam-checkpoint"), trainable)
     (tmp_path / "text.h5").write_text("text")
     with pytest.raises(ValueError, match="is in HDF5"):
@@ -130,7 +130,7 @@ def test_files_without_an_optimizer_of_keras_2_raise(tmp_path):
         pass
     with pytest.raises(ValueError, match="no state of an optimizer"):
         importers.keras2_state(tmp_path / "empty.h5", ours)
-    with pytest.raises(ValueError, match="says no optimizer.*training_config is None"):
+    with pytest.raises(ValueError, match=r"says no optimizer.*training_config is None"):
         importers.from_keras2(tmp_path / "empty.h5", trainable)
     copy = changed(path, tmp_path)
     with h5py.File(copy, "r+") as file:
@@ -158,7 +158,7 @@ def test_state_of_another_rule_is_listed_and_nothing_is_loaded():
     before = ours.get_state()
     with pytest.raises(ValueError, match=r"unexpected: \['sequential/head/bias:v_max'"):
         ours.set_state(importers.keras2_state(path, ours))
-    with pytest.raises(TypeError, match=r"imported into td\.Adadelta, .*Received: <Lion"):
+    with pytest.raises(TypeError, match=r"imported into td\.Adadelta, .*Received: .*Lion"):
         importers.keras2_state(path, built(td.Lion(), trainable))
     assert all(np.array_equal(before[name], value) for name, value in ours.get_state().items())
 

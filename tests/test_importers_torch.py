@@ -135,7 +135,7 @@ class Evil:
 @pytest.mark.parametrize(
     "whole,words",
     [
-        ({"state": Evil(), "param_groups": []}, "run nothing.*asks for builtins.eval"),
+        ({"state": Evil(), "param_groups": []}, "run nothing.*asks for __builtin__.eval"),
         ([1, 2], "with a list"),
         ({"model": {}}, r"Received: 0 in .*\['model'\]"),
     ],
@@ -159,9 +159,9 @@ def test_a_tensor_that_would_lie_outside_of_its_storage_raises(tmp_path):
 
 def test_bytes_that_are_no_archive_raise(tmp_path):
     (tmp_path / "old.pt").write_bytes(pickle.dumps({}))
-    with pytest.raises(ValueError, match="since 1.6. Load this one there"):
+    with pytest.raises(ValueError, match=r"since 1.6. Load this one there"):
         importers.from_torch(tmp_path / "old.pt", variables(), named)
     with zipfile.ZipFile(tmp_path / "other.pt", "w"):
         pass
-    with pytest.raises(ValueError, match="no file of `torch.save`"):
+    with pytest.raises(ValueError, match=r"no file of `torch.save`"):
         importers.from_torch(tmp_path / "other.pt", variables(), named)

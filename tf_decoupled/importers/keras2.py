@@ -8,7 +8,7 @@ import numpy as np
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.importers.keras2_files import CACHE, ITER, Found, optimizer_config, read
 from tf_decoupled.importers.keras2_rules import SLOTS, counterpart
-from tf_decoupled.importers.naming import Names, aligned, names_there
+from tf_decoupled.importers.naming import Names, aligned, check_told, names_there
 from tf_decoupled.importers.resuming import (
     build,
     for_each_cell,
@@ -94,6 +94,7 @@ def _renamed(found: Found, optimizer: Optimizer, names: Names | None) -> Mapping
         return aligned(found.slots, paths)
     here = {there: path for path, there in names_there(paths, names, "Keras 2").items()}
     split = {name: name.rpartition(":") for name in found.slots}
+    check_told(here, {path for path, *_ in split.values()}, "the file")
     return {
         f"{here.get(path, path)}:{slot}": found.slots[name]
         for name, (path, _, slot) in split.items()

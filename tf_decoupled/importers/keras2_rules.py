@@ -73,15 +73,24 @@ def _rate(cls: type, arguments: dict[str, Any], changed: Mapping) -> Any:
         return None
     if not isinstance(rate, Mapping):
         return InverseTime(rate, 1, decay) if decay else rate
-    try:
-        schedule = keras.optimizers.schedules.deserialize(dict(rate))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"Keras 3 doesn't know this schedule: pass `learning_rate=`. Received: {rate!r}"
-        ) from error
+    schedule = _schedule(rate)
     why = "A schedule that `decay` shrinks is none that Keras 3 has."
     refuse_unless_told(changed, "learning_rate", bool(decay), why, f"{rate!r}, decay={decay}")
     return schedule
+
+
+def _schedule(rate: Mapping) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Keras 2's schedule in Keras 3, which has the same but that all have a name."""
+    config = {name: value for name, value in rate.get("config", {}).items() if name != "name"}
+    try:
+        found = keras.optimizers.schedules.deserialize({**rate, "config": config})
+    except (TypeError, ValueError):
+        found = None
+    if not isinstance(found, keras.optimizers.schedules.LearningRateSchedule):
+        raise ValueError(
+            f"Keras 3 doesn't know this schedule: pass `learning_rate=`. Received: {rate!r}"
+        )
+    return found
 
 
 def _addons(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.persistence.naming import aligned_paths
 from tf_decoupled.engine.state import Cell
-from tf_decoupled.importers.naming import Names, names_there
+from tf_decoupled.importers.naming import Names, check_told, names_there
 from tf_decoupled.importers.optax_files import state_of
 from tf_decoupled.importers.optax_states import Read
 from tf_decoupled.importers.resuming import (
@@ -144,7 +144,8 @@ def _matched(
 ) -> dict[str, Cell]:
     """The cell of each of optax's paths: told, or by names, order or shapes that leave no doubt."""
     if names is not None:
-        there = names_there([cell.path for cell in cells], names, "path in optax's tree, a")
+        there = names_there([cell.path for cell in cells], names, "optax")
+        check_told(there.values(), shapes, "optax's tree")
         return {there[cell.path]: cell for cell in cells}
     by_path = {cell.path: cell for cell in cells}
     plain = {path.removeprefix(ROOT): path for path in shapes}

@@ -122,7 +122,8 @@ def _made(call: Call, meaning: Meaning) -> Any:
 def _array(state: Any) -> np.ndarray:
     """An array from what `numpy.ndarray.__setstate__` takes."""
     _, shape, dtype, by_columns, data = state
-    values = np.frombuffer(_bytes(data), _dtype(dtype))
+    kind = _dtype(dtype)
+    values = np.frombuffer(_bytes(data), kind)
     return values.reshape(shape, order="F" if by_columns else "C")
 
 
