@@ -24,6 +24,13 @@ def unpacked(name):
     return folder, steps.read(name, folder)
 
 
+def source(archive, name, ending):
+    """The file of a rule, variables where it stands, and their values 20 steps later."""
+    folder, rules = unpacked(archive)
+    begin, end = rules[name]
+    return folder / f"{name}{ending}", variables(begin), end
+
+
 def variables(values=None):
     """Those of a model of two layers, with these values."""
     model = keras.Sequential(

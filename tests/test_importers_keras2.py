@@ -1,12 +1,14 @@
 """Training begun in Keras 2 or TensorFlow Addons goes on here with the same numbers."""
 
+import functools
 import json
 import shutil
 
+import fixtures
 import h5py
 import numpy as np
 import pytest
-from fixtures import PLAIN, assert_goes_on, built, unpacked, variables
+from fixtures import PLAIN, assert_goes_on, built, variables
 
 import tf_decoupled as td
 from tf_decoupled import importers
@@ -27,11 +29,7 @@ CLASSES = {
 }
 
 
-def source(name):
-    """The file of a rule, variables where it stands, and their values 20 steps later."""
-    folder, rules = unpacked("keras2.zip")
-    begin, end = rules[name]
-    return folder / f"{name}.h5", variables(begin), end
+source = functools.partial(fixtures.source, "keras2.zip", ending=".h5")
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -119,6 +117,8 @@ def test_a_rate_of_the_callers_replaces_a_schedule_that_is_unknown(tmp_path):
 def test_files_without_an_optimizer_of_keras_2_raise(tmp_path):
     path, trainable, _ = source("Adam")
     ours = built(td.Adam(), trainable)
+    with pytest.raises(TypeError, match=r"imported from files.*Received: Adam"):
+        importers.from_keras2(ours, trainable)
     with pytest.raises(FileNotFoundError, match=r"no such file.*absent.h5"):
         importers.from_keras2("absent.h5", trainable)
     with pytest.raises(ValueError, match=r"stand in whole-model `.h5` files only"):

@@ -5,9 +5,12 @@ import importlib.util
 import pickle
 import sys
 
+import fixtures
+import keras
 import numpy as np
 import pytest
-from fixtures import PLAIN, assert_goes_on, built, steps, unpacked, variables
+import tensorflow as tf
+from fixtures import PLAIN, assert_goes_on, built, steps, variables
 
 import tf_decoupled as td
 from tf_decoupled import importers
@@ -29,12 +32,9 @@ UNCOUNTED = ("SGD", "RMSprop", "Adagrad", "Adadelta")
 
 
 def source(name, kind="pkl"):
-    """The file of a rule, variables where it stands, and their values 20 steps later."""
     if kind == "msgpack" and importlib.util.find_spec("msgpack") is None:
-        pytest.skip("msgpack is not installed: pip install msgpack")
-    folder, rules = unpacked("optax.zip")
-    begin, end = rules[name]
-    return folder / f"{name}.{kind}", variables(begin), end
+        pytest.skip("msgpack is not installed: pip install 'tf_decoupled[importers]'")
+    return fixtures.source("optax.zip", name, f".{kind}")
 
 
 def counted(name):
@@ -50,6 +50,7 @@ def test_a_state_of_optax_goes_on_here(name, kind):
     assert_goes_on(ours, trainable, end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
 def test_a_live_state_of_optax_goes_on_here(name):
     pytest.importorskip("optax", reason="trains with it")
@@ -113,8 +114,6 @@ def test_transposes_and_orders_are_not_guessed(shapes, kind):
 
 
 def test_two_parameters_of_one_shape_are_not_guessed_and_may_be_told():
-    import keras
-
     trainable = [keras.Variable(np.ones((3, 3), "float32"), name=name) for name in "ab"]
     ours = built(td.Lion(), trainable)
     lion = state_class("ScaleByLionState", "count", "mu")
@@ -195,8 +194,6 @@ TREE = {"a": np.ones(2)}
     ],
 )
 def test_states_that_are_unknown_or_disagree_raise(state, words):
-    import keras
-
     ours = built(td.Adam(), [keras.Variable(np.ones(2, "float32"), name="a")])
     ours.iterations.assign(3)
     with pytest.raises(ValueError, match=words):
@@ -259,7 +256,7 @@ def test_files_that_are_none_raise(tmp_path, monkeypatch):
     (tmp_path / "state.msgpack").write_bytes(b"\xc1")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "msgpack", None)
-        with pytest.raises(ImportError, match="pip install msgpack"):
+        with pytest.raises(ImportError, match=r"pip install 'tf_decoupled"):
             importers.optax_state(tmp_path / "state.msgpack", ours)
     pytest.importorskip("msgpack", reason="reads a file")
     with pytest.raises(ValueError, match="no state that flax has written"):
@@ -276,3 +273,41 @@ def test_numpys_arrays_and_a_state_beside_others_are_read(tmp_path):
     beside = dict(opt_state=(dict(count=6, mu=tree, nu=tree),), step=6)
     (tmp_path / "train.pickle").write_bytes(pickle.dumps(beside))
     assert importers.optax_state(tmp_path / "train.pickle", ours)["iterations"] == 6
+
+
+def packed(array):
+    """As flax packs an array."""
+    import msgpack
+
+    return msgpack.packb((array.shape, array.dtype.name, array.tobytes()), use_bin_type=True)
+
+
+def test_an_array_that_flax_has_cut_is_joined(tmp_path):
+    msgpack = pytest.importorskip("msgpack", reason="writes a file")
+    halves = [msgpack.ExtType(1, packed(np.arange(6.0)[i : i + 3])) for i in (0, 3)]
+    cut = {"__msgpack_chunked_array__": True, "shape": {"0": 2, "1": 3}}
+    cut["chunks"] = {str(i): half for i, half in enumerate(halves)}
+    step = msgpack.ExtType(3, packed(np.array(6, "int32")))
+    state = {"0": {"count": step, "mu": {"v": cut}}, "1": {}}
+    (tmp_path / "state.msgpack").write_bytes(msgpack.packb(state))
+    ours = built(td.Lion(), [keras.Variable(np.ones((2, 3), "float32"), name="v")])
+    found = importers.optax_state(tmp_path / "state.msgpack", ours)
+    np.testing.assert_array_equal(found["v:m"], np.arange(6.0).reshape(2, 3))
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("dtype", ["float16", ">f4", tf.bfloat16.as_numpy_dtype])
+def test_arrays_of_all_kinds_and_orders_are_read_from_pickles(dtype, protocol, tmp_path):
+    array = np.arange(6).reshape(2, 3)
+    mu = collections.OrderedDict(a=array.astype(dtype), b=array.astype(dtype).T)
+    whole = {"opt_state": [{"count": np.int32(6), "mu": mu}, None]}
+    (tmp_path / "state.pkl").write_bytes(pickle.dumps(whole, protocol))
+    trainable = [keras.Variable(np.ones(s, "float32"), name=n) for n, s in mu_shapes(mu)]
+    found = importers.optax_state(tmp_path / "state.pkl", built(td.Lion(), trainable))
+    assert found["iterations"] == 6
+    np.testing.assert_array_equal(found["a:m"], array)
+    np.testing.assert_array_equal(found["b:m"], array.T)
+
+
+def mu_shapes(tree):
+    return [(name, array.shape) for name, array in tree.items()]

@@ -1,14 +1,17 @@
 """Files of PyTorch are read without PyTorch, and training goes on here with the same numbers."""
 
+import functools
 import pickle
 import zipfile
 
+import fixtures
 import numpy as np
 import pytest
-from fixtures import PLAIN, assert_goes_on, built, unpacked, variables
+from fixtures import PLAIN, assert_goes_on, built, variables
 
 import tf_decoupled as td
 from tf_decoupled import importers
+from tf_decoupled.importers.torch_files import state_dict_of
 
 PARAMETERS = ["hidden.weight", "hidden.bias", "head.weight", "head.bias"]
 CLASSES = {
@@ -32,11 +35,7 @@ def named(path):
     return f"{layer}.{'weight' if name == 'kernel' else name}"
 
 
-def source(name):
-    """The file of a rule, variables where it stands, and their values 20 steps later."""
-    folder, rules = unpacked("torch.zip")
-    begin, end = rules[name]
-    return folder / f"{name}.pt", variables(begin), end
+source = functools.partial(fixtures.source, "torch.zip", ending=".pt")
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -51,10 +50,9 @@ def test_an_optimizer_from_a_file_of_pytorch_goes_on_here(name):
     assert_goes_on(ours, trainable, end)
 
 
+@pytest.mark.slow
 def test_pytorch_reads_the_files_as_they_are_read_here():
     torch = pytest.importorskip("torch", reason="compares with `torch.load`")
-    from tf_decoupled.importers.torch_files import state_dict_of
-
     for name in CLASSES:
         path, *_ = source(name)
         theirs, ours = torch.load(path, weights_only=True)["optimizer"], state_dict_of(path)
@@ -63,6 +61,16 @@ def test_pytorch_reads_the_files_as_they_are_read_here():
             assert entry.keys() == ours["state"][number].keys()
             for key, value in entry.items():
                 np.testing.assert_array_equal(value, ours["state"][number][key])
+
+
+def test_tensors_of_all_kinds_and_strides_are_read():
+    folder, _ = fixtures.unpacked("torch.zip")
+    state = state_dict_of(folder / "kinds.pt")["state"]
+    assert len(state) == 12
+    for name, found in state.items():
+        expected = np.arange(6).reshape(2, 3).T
+        expected = expected[1:, 1] if name == "slice" else expected
+        np.testing.assert_array_equal(found, expected.astype(bool) if name == "bool" else expected)
 
 
 @pytest.mark.parametrize("name", ["RMSprop", "Adamax", "RAdam"])
@@ -158,6 +166,8 @@ def test_a_tensor_that_would_lie_outside_of_its_storage_raises(tmp_path):
 
 
 def test_bytes_that_are_no_archive_raise(tmp_path):
+    with pytest.raises(TypeError, match=r"from `optimizer.state_dict\(\)`.*Received: 5"):
+        importers.torch_state(5, built(td.Adam(), variables()), named)
     (tmp_path / "old.pt").write_bytes(pickle.dumps({}))
     with pytest.raises(ValueError, match=r"since 1.6. Load this one there"):
         importers.from_torch(tmp_path / "old.pt", variables(), named)

@@ -46,6 +46,17 @@ def train(optimizer, params, gradients):
     return steps.flat(dict(zip(steps.SHAPES, values, strict=True)))
 
 
+def kinds():
+    """A tensor of each type, with strides, and a part of another's storage."""
+    names = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8"]
+    names += ["uint8", "bool"]
+    tensor = torch.arange(6).reshape(2, 3).T
+    state = {name: tensor.to(getattr(torch, name)) for name in names}
+    state["slice"] = tensor[1:, 1]
+    state["parameter"] = torch.nn.Parameter(tensor.to(torch.float32))
+    return {"state": state, "param_groups": []}
+
+
 def main():
     files, begin, end = {}, {}, {}
     for name, make in RULES.items():
@@ -56,6 +67,9 @@ def main():
         torch.save({"optimizer": optimizer.state_dict(), "epoch": 3}, file)
         files[f"{name}.pt"] = file.getvalue()
         end[name] = train(optimizer, params, steps.gradients(steps.AFTER, 2))
+    file = io.BytesIO()
+    torch.save(kinds(), file)
+    files["kinds.pt"] = file.getvalue()
     steps.write("torch.zip", files, begin, end)
 
 

@@ -24,7 +24,7 @@ class Found(NamedTuple):
 
 def read(path: Any) -> Found:
     """Slots and scalars of a whole-model `.h5` file, or of the prefix of a checkpoint."""
-    path = os.fspath(path)
+    path = _path(path)
     if not path.endswith((".h5", ".hdf5", ".keras")):
         return _read_checkpoint(path)
     with _opened(path) as file:
@@ -45,7 +45,7 @@ def read(path: Any) -> Found:
 
 def optimizer_config(path: Any) -> tuple[str, dict[str, Any]]:
     """The class and the hyperparameters of the optimizer, as a whole-model `.h5` file says them."""
-    path = os.fspath(path)
+    path = _path(path)
     if not path.endswith((".h5", ".hdf5")):
         raise ValueError(
             "Hyperparameters stand in whole-model `.h5` files only. For a checkpoint, make the "
@@ -62,6 +62,15 @@ def optimizer_config(path: Any) -> tuple[str, dict[str, Any]]:
             f"Received: {path!r}, whose training_config is {text!r}"
         )
     return config["class_name"], dict(config["config"])
+
+
+def _path(path: Any) -> str:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            "Optimizers of Keras 2 are imported from files: pass the path of a whole-model `.h5` "
+            f"file, or the prefix of a checkpoint. Received: {path!r}"
+        )
+    return os.fspath(path)
 
 
 def _opened(path: str) -> h5py.File:

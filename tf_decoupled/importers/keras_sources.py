@@ -113,8 +113,8 @@ def _read_weights(path: str, optimizer: Optimizer) -> Found:
     if len(arrays) != len(names):
         raise ValueError(
             f"Keras's counterpart of this {type(optimizer).__name__} keeps these {len(names)} "
-            f"arrays (one less if a schedule computes the rate): {names}. "
-            f"Received: {len(arrays)} in {path!r}"
+            f"arrays (one less if a schedule computes the rate): {names}. Whole-model `.h5` files "
+            f"of Keras 2 are for `keras2_state`. Received: {len(arrays)} in {path!r}"
         )
     paths = [path_of(cell.variable) for cell in optimizer.cells]
     return Found(_named(list(zip(names, arrays, strict=True))), paths, _calls_per_update(optimizer))

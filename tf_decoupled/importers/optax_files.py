@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tf_decoupled.importers import pickles
 from tf_decoupled.importers.optax_states import FIELDS
 
 FROZEN = ("flax.core.frozen_dict", "FrozenDict")
-ARRAY, COMPLEX, SCALAR = 1, 2, 3  # flax's types of extension
+ARRAY, SCALAR = 1, 3  # flax's types of extension
 CHUNKED = "__msgpack_chunked_array__"  # of arrays above a gigabyte
 STATE = "opt_state"  # its name in a train state
 
@@ -55,8 +56,8 @@ def _unpacked(path: str) -> Any:
         import msgpack
     except ImportError:
         raise ImportError(
-            "Files of flax need the package msgpack: pip install msgpack. Or pickle the state. "
-            f"Received: {path!r}"
+            "Files of flax need the package msgpack: pip install 'tf_decoupled[importers]'. Or "
+            f"pickle the state. Received: {path!r}"
         ) from None
     with open(path, "rb") as file:
         content = file.read()
@@ -69,19 +70,14 @@ def _unpacked(path: str) -> Any:
 
     try:
         return _joined(msgpack.unpackb(content, ext_hook=extension, raw=False))
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise ValueError(
-            f"This is no state that flax has written: {error}. Received: {path!r}"
-        ) from (error)
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        words = f"This is no state that flax has written: {error}. Received: {path!r}"
+        raise ValueError(words) from error
 
 
 def _array(shape: list[int], dtype: str, values: bytes) -> np.ndarray:
-    if dtype == "bfloat16":
-        import ml_dtypes  # comes with TensorFlow
-
-        return np.frombuffer(values, ml_dtypes.bfloat16).reshape(shape)
-    found = np.dtype(dtype)
-    if found.kind not in "biuf":
+    found = np.dtype(tf.bfloat16.as_numpy_dtype if dtype == "bfloat16" else dtype)
+    if found.kind not in "biuf" and dtype != "bfloat16":
         raise ValueError(f"an array of {dtype}")
     return np.frombuffer(values, found).reshape(shape)
 

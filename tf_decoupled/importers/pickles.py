@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
+import tensorflow as tf
 
 Origin = tuple[str, str]  # module and name
 ARRAYS = {
@@ -133,9 +134,7 @@ def _dtype(call: Any) -> np.dtype:
         if isinstance(code, str) and DTYPE.fullmatch(code) and order in ("<", ">", "=", "|"):
             return np.dtype(code).newbyteorder(order)
         if isinstance(code, type) and getattr(code, "origin", None) == ("ml_dtypes", "bfloat16"):
-            import ml_dtypes  # comes with TensorFlow
-
-            return np.dtype(ml_dtypes.bfloat16)
+            return np.dtype(tf.bfloat16.as_numpy_dtype)
     raise ValueError("an array that isn't of numbers")
 
 

@@ -28,10 +28,16 @@ TENSORS = {("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_pa
 def state_dict_of(source: Any) -> Any:
     """The optimizer's state_dict: as given, or from a file, also beside others in a mapping there.
 
-    Raises ValueError for files that `torch.save` has not written, or with no such state_dict.
+    Raises TypeError for what is neither; ValueError for files that `torch.save` has not written,
+    or with no such state_dict.
     """
-    if not isinstance(source, (str, os.PathLike)):
+    if isinstance(source, Mapping):
         return source
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(
+            "PyTorch's state is imported from `optimizer.state_dict()`, or from the path of a file "
+            f"of it. Received: {source!r}"
+        )
     path = os.fspath(source)
     whole = _read(path)
     if not isinstance(whole, Mapping):
