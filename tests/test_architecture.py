@@ -73,16 +73,26 @@ MAY_IMPORT = {
     "callbacks": {"optimizer", "state", "math", "hyperparameters"},
     "importers": {
         *("masks", "state", "persistence", "optimizer", "optimizers", "hyperparameters"),
+        "schedules",
     },
 }
 SCHEDULES = ("cosine", "cycles", "decays", "phases", "piecewise", "plateau")
+IMPORTERS = ("keras", "keras2", "torch", "optax")
 SAME_LAYER = {
     *(("adam", "adamw"), ("sgd", "sgdw"), ("lookahead", "wrapper"), ("schedule_free", "wrapper")),
     ("amsgradw", "adamw"),
     *(("layerwise_decay", "wrapper"), ("rate_multipliers", "wrapper"), ("partition", "wrapper")),
     *(("mechanic", "wrapper"), ("iterate_average", "wrapper")),
-    *(("keras", "keras_sources"), ("keras", "resuming"), ("torch", "layouts")),
-    *(("torch", "resuming"), ("torch", "torch_groups"), ("checkpoints", "saved_state")),
+    *((source, base) for source in IMPORTERS for base in ("naming", "resuming")),
+    *(("keras", f"keras_{part}") for part in ("rules", "sources")),
+    *(("keras_sources", base) for base in ("checkpoints", "h5", "keras_rules", "resuming")),
+    *(("keras2", f"keras2_{part}") for part in ("files", "rules")),
+    *(("keras2_files", base) for base in ("checkpoints", "h5")),
+    *(("torch", f"torch_{part}") for part in ("files", "groups", "rules")),
+    *(("optax", f"optax_{part}") for part in ("files", "states")),
+    *(("torch_files", "pickles"), ("optax_files", "pickles"), ("optax_files", "optax_states")),
+    *((f"{source}_rules", "resuming") for source in IMPORTERS),
+    *(("torch", "layouts"), ("checkpoints", "saved_state")),
     *(("restoring", "saved_state"), ("restoring", "naming"), ("saving", "naming")),
     *(("saving", "saved_state"), ("saved_state", "naming")),
     *((family, base) for family in SCHEDULES for base in ("curves", "kinds", "schedule")),
@@ -100,6 +110,7 @@ def layer_of(parts):
 
 PACKAGES = ("tf_decoupled", *(f"tf_decoupled.{name}" for name in ("experiments", "engine")))
 PACKAGES += ("tf_decoupled.engine.concerns", "tf_decoupled.engine.persistence")
+PACKAGES += ("tf_decoupled.importers",)
 
 
 def imports(path):
@@ -126,7 +137,7 @@ def test_a_file_imports_only_from_the_layers_below_it(path):
         assert all(name[0] == "testing" for name in inside)
         return
     layer, _ = layer_of(parts)
-    folders = (["engine"], ["engine", "concerns"], ["engine", "persistence"])
+    folders = [name.split(".")[1:] for name in PACKAGES[1:]]
     for name, below in (layer_of(name) for name in inside if name not in folders):
         same_layer = name == layer and below and (path.stem, below[0]) in SAME_LAYER
         assert same_layer or name in MAY_IMPORT[layer], f"{path.name} imports {name}"

@@ -1,24 +1,40 @@
-"""Training begun elsewhere goes on here: state and hyperparameters from Keras and PyTorch.
+"""Training begun elsewhere goes on here: state and hyperparameters of other libraries.
 
-    Keras                             here         because
-    Adam's momentum, velocity         m, v         both are averages of g and g²
-    Adam's velocity_hat               v_max
-    SGD's momentum                    −m           θ ← θ + momentum there, θ ← θ − m here
-    iteration                         iterations   over k where gradients accumulate
+    from              the optimizer    its state alone    files
+    Keras 3           `from_keras`     `keras_state`      .keras, .weights.h5, checkpoints
+    Keras 2, Addons   `from_keras2`    `keras2_state`     .h5, checkpoints
+    PyTorch           `from_torch`     `torch_state`      of torch.save
+    optax             by hand          `optax_state`      pickles, flax's .msgpack
 
-    PyTorch                           here
-    Adam's exp_avg, exp_avg_sq        m, v
-    Adam's max_exp_avg_sq             v_max
-    SGD's momentum_buffer b           η b          θ ← θ − η b there; the rate is inside m here
-    step                              iterations
+Names differ, and conventions: what is converted, for example:
 
-`from_keras` and `from_torch` make the optimizer, with hyperparameters and state. `keras_state`
-and `torch_state` return the state alone, for `opt.set_state` of an optimizer made by hand, which
-lists what is missing, unexpected or misshapen.
+    Keras, PyTorch, optax             here         because
+    Adam's momentum, exp_avg, mu      m            all are averages of g
+    Keras's SGD: momentum             −m           θ ← θ + momentum there, θ ← θ − m here
+    PyTorch's momentum_buffer b       η b          θ ← θ − η b there; the rate is inside m here
+    optax's trace, before the rate    η trace      the same
+    a centered RMSprop's mean of g²   v − a²       the square of the mean is taken off there
+    Keras's Nadam: one product        product      each variable has one here
+    iteration, step, count            iterations   over k where gradients accumulate
+
+What can't be converted exactly is refused, in words that say what to pass. `from_...` make the
+optimizer, with hyperparameters and state. `..._state` return the state alone, for `opt.set_state`
+of an optimizer made by hand, which lists what is missing, unexpected or misshapen.
 """
 
 from tf_decoupled.importers.keras import from_keras, keras_state
+from tf_decoupled.importers.keras2 import from_keras2, keras2_state
 from tf_decoupled.importers.layouts import torch_layout
+from tf_decoupled.importers.optax import optax_state
 from tf_decoupled.importers.torch import from_torch, torch_state
 
-__all__ = ["from_keras", "from_torch", "keras_state", "torch_layout", "torch_state"]
+__all__ = [
+    "from_keras",
+    "from_keras2",
+    "from_torch",
+    "keras2_state",
+    "keras_state",
+    "optax_state",
+    "torch_layout",
+    "torch_state",
+]

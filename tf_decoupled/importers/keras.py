@@ -1,4 +1,4 @@
-"""From Keras: an optimizer that goes on where Adam, AdamW or SGD stands, or its state alone."""
+"""From Keras 3: an optimizer that goes on where one of Keras's stands, or its state alone."""
 
 import os
 from collections import defaultdict
@@ -9,37 +9,28 @@ import keras
 import numpy as np
 
 from tf_decoupled.engine.optimizer import Optimizer
-from tf_decoupled.engine.persistence.naming import aligned_paths
 from tf_decoupled.engine.state import tf_variable
+from tf_decoupled.importers.keras_rules import CLASSES, KEEPERS, SLOTS, arguments, in_our_terms
 from tf_decoupled.importers.keras_sources import load, optimizer_of, read
-from tf_decoupled.importers.resuming import build, check, resume, whole_state
-from tf_decoupled.optimizers.adam import Adam
-from tf_decoupled.optimizers.adamw import AdamW
-from tf_decoupled.optimizers.sgd import SGD
-from tf_decoupled.optimizers.sgdw import SGDW
+from tf_decoupled.importers.naming import aligned
+from tf_decoupled.importers.resuming import build, resume, rule_of, whole_state
 
-CLASSES = {keras.optimizers.Adam: Adam, keras.optimizers.AdamW: AdamW, keras.optimizers.SGD: SGD}
-SLOTS = {
-    "momentum": "m",
-    "velocity": "v",
-    "velocity_hat": "v_max",
-    "average": "average",
-    "gradient_accumulator": "gradient_sum",
-}
 HALF_ULP = 2.0**-24  # of a float32
 
 
 def from_keras(source: Any, variables: Sequence | None = None, **changed: Any) -> Optimizer:
-    """The optimizer that goes on where a Keras Adam, AdamW or SGD stands.
+    """The optimizer that goes on where one of Keras 3 stands: our class of the same name.
 
         model = keras.models.load_model("begun.keras")
         model.compile(td.importers.from_keras(model), "mse")
 
-    Rate (a number or a schedule), decay and what `exclude_from_weight_decay` left out of it, clips,
-    averages, accumulation and loss scale are taken over, and ε stands where Keras adds it
-    (`epsilon_hat=True`). The optimizer is built. A Keras optimizer that isn't lends its
-    hyperparameters. A file doesn't say what `exclude_from_weight_decay` left out, as Keras doesn't
-    save it; `decay_mask=` does.
+    Adam, AdamW, SGD, RMSprop, Adagrad, Adadelta, Adamax, Nadam, Ftrl, Lion, Adafactor and Lamb.
+    Taken over are all hyperparameters: rate (a number or a schedule), decay and what
+    `exclude_from_weight_decay` left out of it, clips, averages, accumulation and loss scale. ε
+    stands where Keras adds it (`epsilon_hat=True`), and Adafactor's rate is the smaller of Keras's
+    and 1/√t. The optimizer is built. A Keras optimizer that isn't lends its hyperparameters. A file
+    doesn't say what `exclude_from_weight_decay` left out, as Keras doesn't save it; `decay_mask=`
+    does.
 
     Args:
         source: a compiled model, an optimizer, or the path of a `.keras` file.
@@ -49,7 +40,9 @@ def from_keras(source: Any, variables: Sequence | None = None, **changed: Any) -
 
     Raises TypeError for other classes; ValueError for what can't go on exactly (a group of
     gradients half accumulated; a schedule of micro-steps; an average so young that its bias
-    correction, which Keras's lacks, still counts) and for state that doesn't fit, listed.
+    correction, which Keras's lacks, still counts; a decay of Adafactor, Ftrl or Lamb, which is
+    another one here, unless `weight_decay=` says what it is to be) and for state that doesn't fit,
+    listed.
     """
     loaded = load(source) if isinstance(source, (str, os.PathLike)) else source
     theirs = optimizer_of(loaded)
@@ -59,7 +52,7 @@ def from_keras(source: Any, variables: Sequence | None = None, **changed: Any) -
             f"model. Received: {source!r}"
         )
     variables = list(source.trainable_variables if variables is None else variables)
-    optimizer = CLASSES[type(theirs)](**_arguments(theirs, changed))
+    optimizer = CLASSES[type(theirs)](**arguments(theirs, changed))
     left_out = [] if "decay_mask" in changed else _not_decaying(theirs, variables)
     build(optimizer, variables, left_out)
     if theirs.built:
@@ -68,26 +61,27 @@ def from_keras(source: Any, variables: Sequence | None = None, **changed: Any) -
 
 
 def keras_state(source: Any, optimizer: Optimizer) -> dict[str, np.ndarray]:
-    """The state of a Keras Adam, AdamW or SGD under the names of `optimizer`: for `set_state`.
+    """The state of a Keras 3 optimizer under the names of `optimizer`: for `set_state`.
 
     Slots, `iterations` and the rate, where it is a number on both sides, are the source's; all
     else stays as it is in `optimizer`. Slots are found by the paths of their variables. Only a
     `.weights.h5` file has none: there they are read in the order in which Keras keeps them for the
-    variables of `optimizer`.
+    variables of `optimizer`. Hyperparameters but the rate are not: those of `optimizer` stay.
 
     Args:
         source: a compiled model; an optimizer on the same variables; the path of a `.keras` or
             `.weights.h5` file; or the prefix of a `tf.train.Checkpoint` with one Keras optimizer
             in it.
-        optimizer: a built `td.AdamW`, `td.Adam`, `td.SGDW` or `td.SGD`.
+        optimizer: a built one of ours, of the classes that `from_keras` makes, or of those with a
+            decay and the authors' defaults: `td.AdamW`, `td.RMSpropW`, `td.LAMB`, ...
 
     Raises as `from_keras` does, but for state that doesn't fit: that is left to `set_state`.
     """
-    check(optimizer)
+    rule_of(optimizer, KEEPERS)
     found = read(source, optimizer)
     arrays = dict(found.arrays)
     calls, rate = int(arrays.pop("iteration")), arrays.pop("learning_rate", None)
-    slots = _aligned(_by_path(arrays, found.paths), [cell.path for cell in optimizer.cells])
+    slots = aligned(_by_path(arrays, found.paths), [cell.path for cell in optimizer.cells])
     sums = [slots.pop(name) for name in list(slots) if name.endswith(":gradient_sum")]
     updates = _updates(calls, found.calls_per_update, sums)
     averages = [name for name in slots if name.endswith(":average")]
@@ -95,27 +89,7 @@ def keras_state(source: Any, optimizer: Optimizer) -> dict[str, np.ndarray]:
         _check_averages(float(optimizer.ema_momentum), updates, accumulated=bool(sums))
     else:  # of nothing, or for nothing
         slots = {name: a for name, a in slots.items() if name not in averages}
-    if isinstance(optimizer, SGDW):
-        slots = {name: -a if name.endswith(":m") else a for name, a in slots.items()}
-    return whole_state(optimizer, slots, updates, rate)
-
-
-def _arguments(theirs: keras.optimizers.Optimizer, changed: Mapping) -> dict[str, Any]:
-    """Keras's hyperparameters as arguments of ours."""
-    config = theirs.get_config()
-    config["weight_decay"] = config["weight_decay"] or 0.0
-    if isinstance(theirs, keras.optimizers.Adam):
-        config["epsilon_hat"] = True
-    rate, k = config["learning_rate"], config["gradient_accumulation_steps"]
-    if isinstance(rate, dict) and "learning_rate" not in changed:
-        if k or rate["class_name"] in ("function", "__lambda__"):
-            raise ValueError(
-                "A callable can't be read from a Keras optimizer, and where gradients accumulate "
-                "Keras's schedules count micro-steps, ours updates: pass `learning_rate=`. "
-                f"Received: {rate!r}"
-            )
-        config["learning_rate"] = keras.saving.deserialize_keras_object(rate)
-    return config | changed
+    return whole_state(optimizer, in_our_terms(optimizer, slots), updates, rate)
 
 
 def _not_decaying(theirs: keras.optimizers.Optimizer, variables: list) -> list:
@@ -153,16 +127,6 @@ def _check_averages(β: float, updates: int, accumulated: bool) -> None:
             "`use_ema=False` leaves them behind. "
             f"Received: t={updates}, ema_momentum={β:g}, accumulated={accumulated}"
         )
-
-
-def _aligned(slots: Mapping[str, np.ndarray], paths: Sequence[str]) -> dict[str, np.ndarray]:
-    """Arrays named as ours, where only Keras's naming differs."""
-    split = {name: name.rpartition(":") for name in slots}
-    pairs = aligned_paths({path for path, colon, _ in split.values() if colon}, paths)
-    return {
-        f"{pairs.get(path, path)}{colon}{slot}": slots[name]
-        for name, (path, colon, slot) in split.items()
-    }
 
 
 def _by_path(arrays: Mapping[str, np.ndarray], paths: Sequence[str]) -> dict[str, np.ndarray]:

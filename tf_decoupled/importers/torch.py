@@ -1,4 +1,4 @@
-"""From PyTorch: an optimizer that goes on where Adam, AdamW or SGD stands, or its state alone."""
+"""From PyTorch: an optimizer that goes on where one of PyTorch's stands, or its state alone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,12 +9,22 @@ from tf_decoupled.engine.hyperparameters import is_variable
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import Cell
 from tf_decoupled.importers.layouts import torch_layout
-from tf_decoupled.importers.resuming import build, check, resume, whole_state, without_momentum
-from tf_decoupled.importers.torch_groups import counterpart, options, parameter_names
+from tf_decoupled.importers.naming import names_there
+from tf_decoupled.importers.resuming import (
+    build,
+    one_count,
+    resume,
+    rule_of,
+    times_rate,
+    whole_state,
+    with_variance,
+)
+from tf_decoupled.importers.torch_files import state_dict_of
+from tf_decoupled.importers.torch_groups import options, parameter_names
+from tf_decoupled.importers.torch_rules import SLOTS, check_start, counterpart, factored
 from tf_decoupled.masks import path_of
+from tf_decoupled.optimizers.rmsprop import RMSpropW
 from tf_decoupled.optimizers.sgdw import SGDW
-
-SLOTS = {"exp_avg": "m", "exp_avg_sq": "v", "max_exp_avg_sq": "v_max", "momentum_buffer": "m"}
 
 
 def from_torch(
@@ -28,27 +38,42 @@ def from_torch(
     iterations: int | None = None,
     **changed: Any,
 ) -> Optimizer:
-    """The optimizer that goes on where a PyTorch Adam, AdamW or SGD stands.
+    """The optimizer that goes on where one of PyTorch stands, built.
 
-    Its `param_groups` give the hyperparameters: AdamW's decay is decoupled (`td.AdamW`), Adam's and
-    SGD's is L2 (`td.Adam(l2=)`, `td.SGD(l2=)`), and groups without decay are left out of it. The
-    optimizer is built. The rate is the number that it was last; a schedule is for
-    `learning_rate=`, under which momentum goes on exactly for one step: PyTorch's doesn't hold
-    the rate, ours does.
+        names = {"net/fc1/kernel": "fc1.weight", "net/fc1/bias": "fc1.bias"}
+        opt = td.importers.from_torch("optimizer.pt", net.trainable_variables, names,
+                                      parameters=["fc1.weight", "fc1.bias"])
+
+        PyTorch               here                  what is converted
+        AdamW                 td.AdamW              its decay is decoupled
+        Adam, SGD             td.Adam, td.SGD       its decay is L2: `l2=`
+        RMSprop, Adamax       td.RMSpropW, AdaMaxW  ε stands elsewhere: pass `epsilon=`
+        Adagrad, Adadelta     td.AdagradW, ...      `lr_decay` is a schedule, InverseTime
+        NAdam                 td.NAdamW             only with a decoupled decay, or none
+        RAdam                 td.RAdam              the same, and as RMSprop
+        Adafactor             td.Adafactor          λ is in units of the step, "independent"
+
+    The `param_groups` give the hyperparameters; groups without decay are left out of it. The rate
+    is the number that it was last; a schedule is for `learning_rate=`, under which momentum goes on
+    exactly for one step: PyTorch's doesn't hold the rate, ours does. Adafactor's first ε is a floor
+    of v there, 1.4e-14, which is not taken over.
 
     Args:
         state_dict: `optimizer.state_dict()`: "state" and "param_groups", arrays of any kind that
-            `np.asarray` takes.
+            `np.asarray` takes; or the path of a file of `torch.save` with it, itself or beside
+            others in a mapping. It is read without PyTorch, and nothing in it is run.
         variables: those that the optimizer is for, which have the trained values already.
         names, parameters, layout, iterations: see `torch_state`.
         decoupled: True for AdamW, False for Adam, where decay is not 0 and the file, written by
-            PyTorch before 2.6, doesn't say.
+            PyTorch before 2.6, doesn't say; the same for NAdam and RAdam.
         changed: arguments of the optimizer in place of PyTorch's.
 
     Raises ValueError for groups that differ in more than whether they decay, for `dampening`,
-    `maximize` and options unknown here, and as `torch_state` does; state that doesn't fit is
-    listed.
+    `maximize` and options unknown here, for L2 and ε that are another thing here unless
+    `weight_decay=` or `epsilon=` says what they are to be, and as `torch_state` does; state that
+    doesn't fit is listed.
     """
+    state_dict = state_dict_of(state_dict)
     if "param_groups" not in state_dict:
         raise ValueError(
             "Hyperparameters stand in the `param_groups` of a whole state_dict. Make the optimizer "
@@ -57,15 +82,14 @@ def from_torch(
         )
     groups, by_key = state_dict["param_groups"], parameter_names(state_dict, parameters)
     common, λ = options(groups)
-    cls, arguments = counterpart(common, λ, decoupled)
-    optimizer, variables = cls(**{**arguments, **changed}), list(variables)
+    optimizer, variables = counterpart(common, λ, decoupled, changed), list(variables)
     plain = {by_key[key] for g in groups if float(g["weight_decay"]) != λ for key in g["params"]}
-    torch_names = _torch_names([path_of(v) for v in variables], names)
+    torch_names = names_there([path_of(v) for v in variables], names, "PyTorch")
     left_out = [v for v in variables if torch_names[path_of(v)] in plain]
     build(optimizer, variables, [] if "decay_mask" in changed else left_out)
     if state_dict["state"]:
-        scheduled = callable(changed.get("learning_rate"))
-        given = dict(learning_rate=common["lr"] if scheduled else float(optimizer.learning_rate))
+        number = is_variable(optimizer.given.learning_rate)
+        given = dict(learning_rate=float(optimizer.learning_rate) if number else common["lr"])
         given |= dict(parameters=parameters, layout=layout, iterations=iterations)
         resume(optimizer, torch_state(state_dict, optimizer, names, **given))
     return optimizer
@@ -81,18 +105,21 @@ def torch_state(
     learning_rate: float | None = None,
     iterations: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """The state of a PyTorch Adam, AdamW or SGD under the names of `optimizer`: for `set_state`.
+    """The state of a PyTorch optimizer under the names of `optimizer`: for `set_state`.
 
         names = {"net/fc1/kernel": "fc1.weight", "net/fc1/bias": "fc1.bias"}
         opt.set_state(td.importers.torch_state(state_dict, opt, names))
 
     Slots, steps and the rate, where it is a number here too, are PyTorch's; all else stays as it
-    is in `optimizer`.
+    is in `optimizer`: other hyperparameters are not imported. Which classes belong together, and
+    what differs, says `from_torch`.
 
     Args:
         state_dict: entries by parameter name, `{"fc1.weight": {"step": 10, "exp_avg": array,
-            "exp_avg_sq": array}}`, or all of `optimizer.state_dict()`, entries by number.
-        optimizer: a built `td.AdamW`, `td.Adam`, `td.SGDW` or `td.SGD`.
+            "exp_avg_sq": array}}`, or all of `optimizer.state_dict()`, entries by number; or a
+            file, as `from_torch` takes it.
+        optimizer: a built one of ours, of the classes that `from_torch` makes, or of the same rule
+            with other defaults.
         names: PyTorch's name of each variable, by path; a callable path -> name, too.
         parameters: the names in the order in which PyTorch's optimizer got them, where entries
             are numbered and `param_groups` have no "param_names".
@@ -102,73 +129,44 @@ def torch_state(
             momentum then goes on exactly for one step, as ours holds the rate.
         iterations: the updates done, which SGD doesn't count; by default those of `optimizer`.
 
-    Raises ValueError for parameters with different steps, groups as in `from_torch`, and variables
-    without a name; state that doesn't fit is left to `set_state`.
+    Raises ValueError for parameters with different steps, groups as in `from_torch`, variables
+    without a name, an RAdam that hasn't rectified yet, and an Adafactor of convolutions; state that
+    doesn't fit is left to `set_state`.
     """
-    check(optimizer)
+    rule, state_dict = rule_of(optimizer, SLOTS), state_dict_of(state_dict)
     by_key = parameter_names(state_dict, parameters)
     entries = state_dict["state"] if "param_groups" in state_dict else state_dict
     entries = {by_key.get(key, str(key)): entry for key, entry in entries.items()}
-    torch_names = _torch_names([cell.path for cell in optimizer.cells], names)
+    torch_names = names_there([cell.path for cell in optimizer.cells], names, "PyTorch")
     cells = {torch_names[cell.path]: cell for cell in optimizer.cells}
-    slots = _slots(entries, cells, layout)
+    slots = _slots(entries, cells, SLOTS[rule], layout)
     steps = {name: int(entry["step"]) for name, entry in entries.items() if "step" in entry}
-    updates = _updates(steps, iterations, int(optimizer.iterations.numpy()))
+    updates = one_count(steps, iterations, int(optimizer.iterations.numpy()))
+    check_start(optimizer, updates)
     rate = learning_rate
     if rate is None and "param_groups" in state_dict:
         rate = options(state_dict["param_groups"])[0]["lr"]
-    if isinstance(optimizer, SGDW) and not without_momentum(optimizer):
-        η = _rate_of_momentum(optimizer, rate, told=learning_rate is not None)
-        slots = {name: η * a if name.endswith(":m") else a for name, a in slots.items()}
-    return whole_state(optimizer, slots, updates, rate)
+    if isinstance(optimizer, (SGDW, RMSpropW)):
+        slots = times_rate(optimizer, slots, rate, told=learning_rate is not None)
+    return whole_state(optimizer, with_variance(optimizer, slots), updates, rate)
 
 
 def _slots(
-    entries: Mapping[str, Mapping], cells: Mapping[str, Cell], layout: Callable
+    entries: Mapping[str, Mapping], cells: Mapping[str, Cell], names: Mapping, layout: Callable
 ) -> dict[str, np.ndarray]:
     """Arrays named as ours; what no variable takes keeps its name there."""
     slots = {}
     for name, entry in entries.items():
+        cell = cells.get(name)
+        entry = entry if cell is None else factored(cell, entry, layout)
         for key, value in entry.items():
-            if value is None or (key == "step" and name in cells):
+            if value is None or (key == "step" and cell is not None):
                 continue
             array = np.asarray(value)
-            if name in cells and key in SLOTS:
-                cell = cells[name]
-                slots[f"{cell.path}:{SLOTS[key]}"] = np.asarray(layout(cell.variable, array))
-            else:
+            if cell is None or key not in names:
                 slots[f"{name}:{key}"] = array
+                continue
+            whole = array.ndim == len(cell.variable.shape)
+            array = np.asarray(layout(cell.variable, array)) if whole else array
+            slots[f"{cell.path}:{names[key]}"] = array
     return slots
-
-
-def _torch_names(paths: Sequence[str], names: Any) -> dict[str, str]:
-    """PyTorch's name of each path; all must have one, of their own."""
-    found = {path: names(path) if callable(names) else names.get(path) for path in paths}
-    if None in found.values() or len(set(found.values())) < len(found):
-        raise ValueError(
-            f"`names` must give each variable a PyTorch name of its own. Received: {found}"
-        )
-    return found
-
-
-def _updates(steps: Mapping[str, int], iterations: int | None, own: int) -> int:
-    counts = {*steps.values(), *(() if iterations is None else (iterations,))}
-    if len(counts) > 1:
-        raise ValueError(
-            "One number of updates, `iterations`, corrects the bias of all averages here, so all "
-            "parameters must have made the same number of steps. Received: "
-            f"{steps}, iterations={iterations}"
-        )
-    return counts.pop() if counts else own
-
-
-def _rate_of_momentum(optimizer: Optimizer, rate: float | None, told: bool) -> float:
-    """η of the next step, which stands inside of our momentum."""
-    if not (told or is_variable(optimizer.given.learning_rate)):
-        raise ValueError(
-            "PyTorch's momentum doesn't hold the learning rate, ours does, and under a schedule "
-            "the two go on differently after the next step. To accept that, pass the rate of the "
-            "next step, `learning_rate=`. "
-            f"Received: learning_rate={optimizer.given.learning_rate!r}"
-        )
-    return float(optimizer.learning_rate) if rate is None else rate

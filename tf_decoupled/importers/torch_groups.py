@@ -1,11 +1,7 @@
-"""What PyTorch's `param_groups` say: who is in them, with which options, and what that is here."""
+"""What PyTorch's `param_groups` say: who is in them, and with which options."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from tf_decoupled.optimizers.adam import Adam
-from tf_decoupled.optimizers.adamw import AdamW
-from tf_decoupled.optimizers.sgd import SGD
 
 MEMBERS = ("params", "param_names")  # of a param_group: who is in it
 EXECUTION = ("foreach", "fused", "capturable", "differentiable", "initial_lr")  # changes no number
@@ -40,27 +36,3 @@ def options(groups: Sequence[Mapping]) -> tuple[dict[str, Any], float]:
             f"don't exist here. Received: {each} and weight_decay in {sorted(decays)}"
         )
     return common | {"lr": float(common["lr"])}, max(decays)
-
-
-def counterpart(common: Mapping, λ: float, decoupled: bool | None) -> tuple[type, dict]:
-    """Our class and its arguments for PyTorch's options."""
-    options = dict(common)
-    arguments = dict(learning_rate=options.pop("lr"))
-    said = options.pop("decoupled_weight_decay", None)
-    if options.keys() == {"momentum", "nesterov"} and decoupled is None:
-        return SGD, arguments | options | dict(l2=λ)
-    if options.keys() != {"betas", "eps", "amsgrad"}:
-        raise ValueError(
-            "The `param_groups` must be those of PyTorch's Adam, AdamW or SGD. Received: groups "
-            f"with {sorted(options)} and decoupled={decoupled}"
-        )
-    if said is None and decoupled is None and λ != 0:
-        raise ValueError(
-            "This state_dict doesn't say whether its decay is AdamW's or the L2 of Adam. Pass "
-            f"`decoupled=True` or False. Received: weight_decay={λ}"
-        )
-    arguments |= dict(zip(("beta_1", "beta_2"), map(float, options["betas"]), strict=True))
-    arguments |= dict(epsilon=float(options["eps"]), amsgrad=bool(options["amsgrad"]))
-    if said if decoupled is None else decoupled:
-        return AdamW, arguments | dict(weight_decay=λ)
-    return Adam, arguments | dict(l2=λ)

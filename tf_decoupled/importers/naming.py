@@ -1,0 +1,40 @@
+"""Which of ours a name elsewhere means: as the caller says, or where only its start differs."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tf_decoupled.engine.persistence.naming import aligned_paths
+
+Names = Mapping[str, str] | Callable[[str], str]
+
+
+def names_there(paths: Sequence[str], names: Names, whose: str) -> dict[str, str]:
+    """The name there of each path here; all must have one, of their own."""
+    found = {path: names(path) if callable(names) else names.get(path) for path in paths}
+    if None in found.values() or len(set(found.values())) < len(found):
+        raise ValueError(
+            f"`names` must give each variable a name of its own in {whose}. Received: {found}"
+        )
+    return found
+
+
+def check_told(told: Iterable[str], there: Collection[str], where: str) -> None:
+    """Raises for names of the caller that the source, where it has any, doesn't have."""
+    absent = sorted(set(told).difference(there)) if there else []
+    if absent:
+        raise ValueError(
+            f"`names` must be those of {where}. Received: {absent}, which are none of "
+            f"{sorted(there)}"
+        )
+
+
+def aligned(slots: Mapping[str, Any], paths: Sequence[str]) -> dict[str, np.ndarray]:
+    """Arrays named "path:slot" under the paths here, where only Keras's naming differs."""
+    split = {name: name.rpartition(":") for name in slots}
+    pairs = aligned_paths({path for path, colon, _ in split.values() if colon}, paths)
+    return {
+        f"{pairs.get(path, path)}{colon}{slot}": slots[name]
+        for name, (path, colon, slot) in split.items()
+    }
