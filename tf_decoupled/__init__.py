@@ -21,11 +21,13 @@ if _backend != "tensorflow":
     )
 
 from tf_decoupled import (
+    addons,
     callbacks,
     constraints,
     diagnostics,
     export,
     gradients,
+    huggingface,
     importers,
     masks,
     schedules,
@@ -177,6 +179,7 @@ __all__ = [
     "Steps",
     "Wrapper",
     "Yogi",
+    "addons",
     "callbacks",
     "constraints",
     "decouple",
@@ -184,6 +187,7 @@ __all__ = [
     "export",
     "grad_init",
     "gradients",
+    "huggingface",
     "importers",
     "list_optimizers",
     "masks",
