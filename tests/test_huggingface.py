@@ -68,5 +68,5 @@ def test_clips_are_passed_on_and_a_warm_up_without_steps_after_it_is_refused():
     assert create(0.1, 10, 0, adam_global_clipnorm=2.0)[0].global_clipnorm == 2.0
     with pytest.raises(ValueError, match="Only one of"):
         create(0.1, 10, 0, adam_clipnorm=1.0, adam_global_clipnorm=1.0)
-    with pytest.raises(ValueError, match="counts the warm-up, too.* Received: 10 and 10"):
+    with pytest.raises(ValueError, match="counts the warm-up, too"):
         create(0.1, 10, 10)

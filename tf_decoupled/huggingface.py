@@ -1,4 +1,4 @@
-"""`create_optimizer` of Hugging Face's transformers for TensorFlow, which they gave up."""
+"""Hugging Face's `create_optimizer` for TensorFlow, which transformers gave up."""
 
 from collections.abc import Sequence
 

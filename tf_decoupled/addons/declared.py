@@ -94,7 +94,7 @@ class ConditionalGradient(FromAddons, conditional_gradient.ConditionalGradient):
     """Conditional gradient whose rate is the share of θ that is kept: θ ← η θ − (1 − η) λ s."""
 
     learning_rate: Beta = None
-    power_steps: Count = 64  # Addons decomposes the matrix
+    power_steps: Count = 32  # Addons decomposes the matrix
 
     needed: ClassVar = ("learning_rate",)
     positional: ClassVar = ("learning_rate", "lambda_", "epsilon", "ord")

@@ -178,9 +178,7 @@ def _optimizers(values: flags.FlagValues) -> None:
 
 def _migrate_flags() -> flags.FlagValues:
     values = flags.FlagValues()
-    _text(
-        values, "file", None, "A Python file, or a folder of them; the flag's name may be left out."
-    )
+    _text(values, "file", None, "A Python file, or a folder of them; may stand without its name.")
     return values
 
 

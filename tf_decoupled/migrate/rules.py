@@ -86,7 +86,7 @@ _OF_KERAS = {
     ),
 }
 _OF_ADDONS = _words(
-    "AdaBelief AdamW COCOB ConditionalGradient CyclicalLearningRate DecoupledWeightDecayExtension"
+    "AdaBelief AdamW COCOB ConditionalGradient CyclicalLearningRate"
     " ExponentialCyclicalLearningRate LAMB LazyAdam Lookahead MovingAverage MultiOptimizer NovoGrad"
     " ProximalAdagrad RectifiedAdam SGDW SWA Triangular2CyclicalLearningRate"
     " TriangularCyclicalLearningRate Yogi extend_with_decoupled_weight_decay"
@@ -259,6 +259,11 @@ RULES: dict[str, Rule] = {
         f"{ADDONS}.optimizers.{name}": Rule(f"td.addons.{name}", why=_ADDONS_WHY)
         for name in _OF_ADDONS
     },
+    f"{ADDONS}.optimizers.DecoupledWeightDecayExtension": Rule(
+        "td.decouple(keras.optimizers.Adam)",
+        by_hand=True,
+        why="a class to derive from, to which `decay_coupling='independent'` gives Addons' decay",
+    ),
     f"{ADDONS}.callbacks.AverageModelCheckpoint": Rule(
         "td.addons.AverageModelCheckpoint", why=_ADDONS_WHY
     ),
