@@ -192,6 +192,7 @@ def test_names_are_followed_through_imports_and_assignments(imports, call):
         ("keras.optimizers.SGD(lr=0.1)", "td.SGD(0.1)"),
         ("keras.optimizers.SGD(decay=1e-4)", "td.SGD(td.schedules.InverseTime(0.01, 1, 1e-4))"),
         ("keras.optimizers.SGD(**options)", "td.SGD(**options)"),
+        ("keras.optimizers.SGD(1_0, name=f'é{1}')", "td.SGD(1_0, name=f'é{1}')"),
         ("keras.optimizers.SGD(0.1, is_legacy_optimizer=True)", "td.SGD(0.1)"),
         ("tfa.optimizers.SWA(keras.optimizers.SGD(0.1))", "td.addons.SWA(td.SGD(0.1))"),
         ("isinstance(opt, keras.optimizers.SGD)", "td.SGD"),

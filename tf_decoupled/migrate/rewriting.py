@@ -24,6 +24,9 @@ class Rewriter(ast.NodeTransformer):
         spelt = isinstance(node.value, (int, float)) and text
         return ast.Name(text) if spelt else node
 
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.expr:
+        return node  # Python 3.11 doesn't know where a number in it stands
+
     def visit_Call(self, node: ast.Call) -> ast.expr:
         rule, gone = self.rule_of(node.func)
         if rule is None:
