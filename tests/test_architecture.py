@@ -62,6 +62,12 @@ MAY_IMPORT = {
     "batch_norm": {"state"},
     "diagnostics": {"gradients", "hyperparameters"},
     "grad_init": {"gradients", "masks", "optimizers", "state"},
+    "addons": {
+        *("arguments", "callbacks", "decay", "hyperparameters", "masks", "math", "optimizer"),
+        *("optimizers", "registry", "schedules", "state", "wrappers"),
+    },
+    "huggingface": {"masks", "optimizers", "schedules"},
+    "migrate": set(),
     "catalogue": set(),
     "rate_curve": set(),
     "find_lr": {
@@ -100,6 +106,10 @@ SAME_LAYER = {
     *(("sam", "tape"), ("per_example", "tape"), ("per_example", "random"), ("curvature", "tape")),
     *(("curvature", "random"), ("eigenvalues", "tape"), ("eigenvalues", "random")),
     ("eigenvalues", "curvature"),
+    *((own, "constructor") for own in ("declared", "lamb", "novograd", "rectified", "wrapped")),
+    *(("yogi", "constructor"), ("callbacks", "wrapped")),
+    *(("command", "finding"), ("finding", "names"), ("finding", "rewriting"), ("finding", "rules")),
+    *(("rewriting", "names"), ("rewriting", "rules"), ("names", "rules")),
 }
 
 

@@ -24,6 +24,21 @@ def debiased_momentum(beta: tf.Tensor, correction: tf.Tensor) -> tf.Tensor:
     return 1 - (1 - beta) / correction
 
 
+def rectification(
+    beta_2: tf.Tensor, correction: tf.Tensor, t: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """ρ, on how many gradients v rests, at least 4, and RAdam's r, 0 at ρ = 4.
+
+    ρ∞ = 2 / (1 − β₂) − 1,  ρ = ρ∞ − 2 t β₂ᵗ / (1 − β₂ᵗ)
+    r = √((ρ − 4) (ρ − 2) ρ∞ / ((ρ∞ − 4) (ρ∞ − 2) ρ));  correction: 1 − β₂ᵗ.
+    """
+    longest = 2 / (1 - beta_2) - 1
+    ρ = longest - 2 * t * (1 - correction) / correction
+    ρ = tf.where(t > 4, tf.maximum(ρ, 4.0), 4.0)  # ρ < t, which float32 may not see
+    r = tf.math.divide_no_nan((ρ - 4) * (ρ - 2) * longest, (longest - 4) * (longest - 2) * ρ)
+    return ρ, tf.sqrt(r)
+
+
 def rms(x: tf.Tensor) -> tf.Tensor:
     """Root mean square of all entries."""
     return tf.sqrt(tf.reduce_mean(x * x))

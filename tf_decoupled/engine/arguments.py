@@ -20,6 +20,7 @@ INSTEAD = {
     "eps": "It is called `epsilon`.",
     "max_grad_norm": "It is called `global_clipnorm`.",
     "gradient_transformers": "They are called `gradient_transforms`, a list of td.transforms.",
+    "use_locking": "A step is one computation; leave it out.",
     "gradient_aggregator": "Replicas' gradients are summed before all else; leave it out.",
     "is_legacy_optimizer": "Keras 2 wrote it into configurations; leave it out.",
 }

@@ -34,6 +34,7 @@ Growth = Annotated[_Live, "a number >= 1"]
 
 # Numbers that shape the traced step, or that stored values are in terms of: never changed.
 Count = Annotated[int, "an integer >= 1"]
+Whole = Annotated[int, "an integer >= 0"]
 Constant = Annotated[float, "a finite number > 0"]
 Fraction = Annotated[float, "a number in (0, 1)"]
 Initial = Annotated[float, "a finite number >= 0"]
@@ -48,6 +49,7 @@ _HOLDS: dict[Any, Callable[[float], bool]] = {
 }
 _FIXED: dict[Any, Callable[[float], bool]] = {
     Count: _HOLDS[Steps],
+    Whole: lambda x: x >= 0 and float(x).is_integer(),
     Constant: lambda x: 0 < x < math.inf,
     Fraction: lambda x: 0 < x < 1,
     Initial: _HOLDS[Scalar],
@@ -65,7 +67,7 @@ class Hyperparameter:
     @property
     def dtype(self) -> str:
         """How the number is stored: as Keras's `floatx`, if that is float64."""
-        if self.kind in (Steps, Count):
+        if self.kind in (Steps, Count, Whole):
             return "int64"
         return "float64" if keras.config.floatx() == "float64" else "float32"
 
@@ -159,7 +161,7 @@ class Hyperparameter:
             raise TypeError(f"{expected}: no schedule, callable or variable. {where}")
         if not fits(number, _FIXED[self.kind]):
             raise ValueError(f"{expected}. {where}")
-        return int(number) if self.kind is Count else float(number)
+        return int(number) if self.kind in (Count, Whole) else float(number)
 
     def bind(self, value: Any, owner: Any) -> Any:
         """The value as it is kept: a number of a live hyperparameter in a variable of its own."""

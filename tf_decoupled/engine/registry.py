@@ -10,9 +10,12 @@ import keras
 def register(cls: type, package: str, before: str | None = None) -> type:
     """Registers a class of this library under `package`, any other under its whole module.
 
-    So namesakes in two modules don't take each other's place, and a class that is defined again,
-    as in a notebook, takes its own. What was saved as a class of the package `before` is found too.
+    Those of `tf_decoupled.addons`, whose names it shares, are of that package. So namesakes in two
+    modules don't take each other's place, and a class that is defined again, as in a notebook,
+    takes its own. What was saved as a class of the package `before` is found too.
     """
+    if cls.__module__.startswith("tf_decoupled.addons."):
+        package = "tf_decoupled.addons"
     if cls.__module__.partition(".")[0] == "tf_decoupled":
         return keras.saving.register_keras_serializable(package)(cls)
     known, old = keras.saving.get_custom_objects(), f"{before or package}>{cls.__name__}"

@@ -17,6 +17,7 @@ from tf_decoupled.experiments.errors import InputError
 from tf_decoupled.experiments.sweep import plot, sweep
 from tf_decoupled.experiments.train import Run, train
 from tf_decoupled.experiments.worker import WorkerError
+from tf_decoupled.migrate import command
 
 HELP_FLAGS = ("-h", "-help", "--help", "help")
 INTERRUPTED = 130
@@ -175,6 +176,18 @@ def _optimizers(values: flags.FlagValues) -> None:
     print(found.markdown() if values.markdown else found, end="" if values.markdown else "\n")
 
 
+def _migrate_flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    _text(values, "file", None, "A Python file, or a folder of them; may stand without its name.")
+    return values
+
+
+def _migrate(values: flags.FlagValues) -> None:
+    if values.file is None:
+        raise InputError("migrate needs a file: tf-decoupled migrate FILE.py")
+    sys.exit(command.check([values.file]))
+
+
 VERBS = {
     "sweep": Verb(
         "Figures 1 and 2 of the AdamW paper: a map of test errors over rate and decay.",
@@ -192,6 +205,12 @@ VERBS = {
         _optimizers_flags,
         _optimizers,
         unnamed="pattern",
+    ),
+    "migrate": Verb(
+        "Tells what to write in place of other optimizers in Python files; changes nothing.",
+        _migrate_flags,
+        _migrate,
+        unnamed="file",
     ),
 }
 

@@ -38,7 +38,11 @@ class LAMB(Optimizer):
         λ = tf.math.divide_no_nan(h.decay, h.learning_rate)
         m_hat, v_hat = m / h.correction.beta_1, v / h.correction.beta_2
         r = m_hat / (tf.sqrt(v_hat) + h.epsilon) + λ * p
-        return p - h.learning_rate * trust_ratio(p, r) * r, dict(m=m, v=v)
+        return p - h.learning_rate * self.ratio(p, r, h) * r, dict(m=m, v=v)
+
+    def ratio(self, p, r, h):
+        """‖θ‖ / ‖r‖."""
+        return trust_ratio(p, r)
 
 
 class Lamb(LAMB):

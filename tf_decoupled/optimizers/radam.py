@@ -5,7 +5,7 @@ import tensorflow as tf
 from tf_decoupled.engine.hyperparameters import Beta, Scalar
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import zeros
-from tf_decoupled.math import ema
+from tf_decoupled.math import ema, rectification
 
 
 class RAdam(Optimizer):
@@ -39,11 +39,6 @@ class RAdam(Optimizer):
         m = ema(s.m, g, h.beta_1)
         v = ema(s.v, g * g, h.beta_2)
         m_hat, v_hat = m / h.correction.beta_1, v / h.correction.beta_2
-        longest = 2 / (1 - h.beta_2) - 1
-        ρ = longest - 2 * h.t * (1 - h.correction.beta_2) / h.correction.beta_2
-        ρ = tf.where(h.t > 4, tf.maximum(ρ, 4.0), 4.0)  # ρ < t, which float32 may not see
-        r = tf.sqrt(
-            tf.math.divide_no_nan((ρ - 4) * (ρ - 2) * longest, (longest - 4) * (longest - 2) * ρ)
-        )
+        ρ, r = rectification(h.beta_2, h.correction.beta_2, h.t)
         u = tf.where(ρ > 4, r * m_hat / (tf.sqrt(v_hat) + h.epsilon), m_hat)
         return u, dict(m=m, v=v)

@@ -39,6 +39,12 @@ def quotient(n: tf.Tensor, length: int) -> tf.Tensor:
     return float32(n // length) + share(n % length, length)
 
 
+def triangle(n: tf.Tensor, half: int) -> tf.Tensor:
+    """From 0 up to 1 and down again, in `half` steps each, exactly."""
+    place = n % (2 * half)
+    return share(tf.minimum(place, 2 * half - place), half)
+
+
 def interval(boundaries: Sequence[int], n: tf.Tensor, side: str) -> tf.Tensor:
     """How many boundaries are < n (side "left") or <= n (side "right")."""
     index = tf.searchsorted(tf.constant(boundaries, tf.int64), tf.reshape(n, [-1]), side=side)

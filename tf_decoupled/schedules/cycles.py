@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tensorflow as tf
 
-from tf_decoupled.schedules.curves import between, float32, half_cosine, share, share_left
+from tf_decoupled.schedules.curves import between, float32, half_cosine, share_left, triangle
 from tf_decoupled.schedules.kinds import Flag, Length, Positive, Rate, Variable, choice, limit
 from tf_decoupled.schedules.schedule import Schedule, largest
 
@@ -116,8 +116,8 @@ class Cyclical(Schedule):
             )
 
     def rate(self, n):
-        place, s = n % (2 * self.step_size), self.step_size
-        height = share(tf.minimum(place, 2 * s - place), s)
+        s = self.step_size
+        height = triangle(n, s)
         if self.mode == "triangular2":
             height *= tf.exp(float32(n // (2 * s)) * -math.log(2))
         elif self.mode == "exp_range":

@@ -64,10 +64,14 @@ class IterateAverage(Wrapper):
 
     def step(self, p, g, s, h):
         p, inner = self.inner.step(p, g, s.inner, h.inner)
-        since = h.step - h.start_averaging
-        due = (since >= 0) & (since % h.average_period == 0)
+        due = self.due(h)
         kept = self.meant(p, s, due) if self.window is None else self.noted(p, s, due)
         return p, dict(trained=p, inner=inner) | kept
+
+    def due(self, h):
+        """Whether the value of this update counts."""
+        since = h.step - h.start_averaging
+        return (since >= 0) & (since % h.average_period == 0)
 
     def meant(self, p, s, due):
         """The mean of all values, with this one if it is due."""

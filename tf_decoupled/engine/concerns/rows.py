@@ -156,6 +156,6 @@ def _stepping_rows(cls: type) -> list[str]:
     """The names of this package's classes that define `catch_up`, below a class."""
     names = []
     for below in cls.__subclasses__():
-        own = "catch_up" in vars(below) and below.__module__.startswith("tf_decoupled.")
+        own = "catch_up" in vars(below) and below.__module__.startswith("tf_decoupled.optimizers.")
         names += [below.__name__] * own + _stepping_rows(below)
     return names

@@ -1,0 +1,70 @@
+"""Addons' AverageModelCheckpoint."""
+
+import contextlib
+from typing import Any
+
+import keras
+
+from tf_decoupled.addons.wrapped import become_averages
+from tf_decoupled.callbacks import innermost
+from tf_decoupled.engine.optimizer import Optimizer
+
+
+class AverageModelCheckpoint(keras.callbacks.ModelCheckpoint):
+    """Saves the averages of a model at the end of each epoch.
+
+    Works with every optimizer that has evaluation weights: `td.addons.MovingAverage` and `SWA`,
+    `use_ema=True`, `td.ScheduleFree`.
+
+    Args:
+        update_weights: whether the averages become the model's weights, from which training goes
+            on; False puts the weights back once the file is written.
+        filepath, monitor, verbose, save_best_only, save_weights_only, mode, kwargs: as of
+            `keras.callbacks.ModelCheckpoint`, and of its kinds of files.
+        save_freq: "epoch" alone.
+
+    Raises TypeError if the model's optimizer keeps no averages.
+    """
+
+    def __init__(
+        self,
+        update_weights: bool,
+        filepath: str,
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        save_weights_only: bool = False,
+        mode: str = "auto",
+        save_freq: str = "epoch",
+        **kwargs: Any,
+    ):
+        if save_freq != "epoch":
+            raise ValueError(
+                'AverageModelCheckpoint saves at the end of epochs, save_freq="epoch"; within one '
+                "save inside of `with opt.evaluation_weights():`. "
+                f"Received: save_freq={save_freq!r}"
+            )
+        super().__init__(
+            filepath, monitor, verbose, save_best_only, save_weights_only, mode, save_freq, **kwargs
+        )
+        self.update_weights = update_weights
+
+    def set_model(self, model: keras.Model) -> None:
+        optimizer = innermost(model)
+        if not (isinstance(optimizer, Optimizer) and optimizer.has_evaluation_weights()):
+            raise TypeError(
+                "AverageModelCheckpoint needs an optimizer that keeps averages, as "
+                "td.addons.MovingAverage(td.AdamW(1e-3)). Received: "
+                f"{optimizer!r}"
+            )
+        super().set_model(model)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        optimizer = innermost(self.model)
+        if self.update_weights:
+            become_averages(optimizer, self.model.trainable_variables)
+            averages = contextlib.nullcontext()
+        else:
+            averages = optimizer.evaluation_weights()
+        with averages:
+            super().on_epoch_end(epoch, logs)
