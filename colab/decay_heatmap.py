@@ -33,7 +33,7 @@ settings = grid.preset(
     epochs=3,
     batch_size=64,
     examples=1500,
-    best_seeds=(),
+    seeds=(0, 1, 2),
 )
 print(f"{len(settings.cells())} runs")
 

@@ -285,7 +285,7 @@ def test_forms_that_differ_are_said_to_differ_and_how():
 def test_nothing_is_claimed_of_one_seed():
     chosen = settings(seeds=(0,))
     said = words(chosen, outcomes_of(chosen, two_valleys(-1, 0, factor=0.5)))
-    assert said.count("no interval without 3 seeds, so nothing is claimed") == 3
+    assert said.count("no interval without 3 seeds: nothing is claimed") == 3
     assert "drift of the best λ -1.00 +0.00 +1.00" in said.replace("-0.00", "+0.00")
 
 
@@ -305,5 +305,5 @@ def test_a_sweep_without_a_single_error_has_a_summary(found):
     chosen = settings()
     said = summary(chosen, dict.fromkeys(chosen.cells(), DIVERGED) if found is None else found)
     assert "all diverged" in said
-    assert said.count("not known of both forms, so nothing is claimed") == 3
+    assert said.count("not known of both forms: nothing is claimed") == 3
     assert "nan" not in said.lower()

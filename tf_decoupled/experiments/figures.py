@@ -128,6 +128,8 @@ def _panel(ax: Axes, errors: Map, norm: LogNorm) -> None:
 def _valley(ax: Axes, errors: Map, columns: np.ndarray) -> None:
     """The line of the best λ, 2^m α^d, as far as it lies within the grid."""
     at, slope = statistics.valley(errors)
+    if math.isnan(slope):
+        return
     positive, known = errors.lambdas > 0, np.log2(errors.alphas)
     log_alphas = np.linspace(known[0], known[-1], 200)
     x = np.interp(

@@ -1,7 +1,7 @@
 """The summary of a sweep in words and numbers, for a terminal."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +39,55 @@ MEASURES = (
         signed=True,
     ),
 )
+
+
+class Comparison(NamedTuple):
+    """One measure of both forms, and of the decoupled less the coupled one."""
+
+    measure: Measure
+    coupled: Estimate
+    decoupled: Estimate
+    difference: Estimate
+
+    def numbers(self) -> tuple[str, str, str]:
+        """The three as text: value [low, high]."""
+        signed = self.measure.signed
+        return self._text(self.coupled, signed), self._text(self.decoupled, signed), self._gap()
+
+    def in_words(self, names: dict[str, str], seeds: int) -> str:
+        """What the difference says, or that it says nothing."""
+        subject = self.measure.label.partition(",")[0].capitalize()
+        if seeds < statistics.FEWEST:
+            return f"{subject}: no interval without {statistics.FEWEST} seeds: nothing is claimed."
+        if math.isnan(self.difference.value):
+            return f"{subject}: not known of both forms: nothing is claimed."
+        if not self.difference.differs_from_zero:
+            return f"{subject}: {seeds} seeds can't tell the forms apart ({self._gap()})."
+        less, more = names.values() if self.difference.value > 0 else [*names.values()][::-1]
+        return f"{subject}: {self.measure.claim.format(more=more, less=less)} ({self._gap()})."
+
+    def _gap(self) -> str:
+        return self._text(self.difference, signed=True)
+
+    def _text(self, estimate: Estimate, signed: bool) -> str:
+        value, low, high = (f"{self.measure.scale * x:{'+' * signed}.2f}" for x in estimate)
+        if math.isnan(estimate.value):
+            return "-"
+        return value if math.isnan(estimate.low) else f"{value} [{low}, {high}]"
+
+
+def compare(maps: Sequence[Map]) -> list[Comparison]:
+    """All measures of the map of the coupled form and of the decoupled one, of the same seeds."""
+
+    def difference(measure: Measure) -> Estimate:
+        return jackknife(lambda a, b: measure.statistic(b) - measure.statistic(a), *maps)
+
+    return [
+        Comparison(each, *(jackknife(each.statistic, m) for m in maps), difference(each))
+        for each in MEASURES
+    ]
+
+
 LEGEND = """\
 Tuned: each seed chooses its cell by validation, the other seeds tell that cell's test error.
 Drift: by how many doublings the best λ moves as α doubles.
@@ -76,12 +125,9 @@ def _schedule(settings: Settings, outcomes: dict[Cell, Outcome], schedule: str) 
         ("best cell (validation)", *map(_best_cell, maps), ""),
     ]
     words = []
-    for measure in MEASURES:
-        alone = [jackknife(measure.statistic, each) for each in maps]
-        difference = jackknife(lambda a, b, of=measure.statistic: of(b) - of(a), *maps)
-        shown = _estimate(measure, difference, signed=True)
-        rows.append((measure.label, *(_estimate(measure, each) for each in alone), shown))
-        words.append(_claim(measure, names, difference, shown, maps[0].seeds))
+    for found in compare(maps):
+        rows.append((found.measure.label, *found.numbers()))
+        words.append(found.in_words(names, maps[0].seeds))
     table = [
         "".join(f"{value:{width}}" for value, width in zip(row, WIDTHS, strict=True))
         for row in rows
@@ -96,27 +142,3 @@ def _best_cell(errors: Map) -> str:
     row, column = ranked[0]
     edges = row in (0, len(errors.alphas) - 1) or column == len(errors.lambdas) - 1
     return f"α {errors.alphas[row]:.4g}, λ {errors.lambdas[column]:.4g}" + " (edge)" * edges
-
-
-def _estimate(measure: Measure, estimate: Estimate, signed: bool = False) -> str:
-    sign = "+" if signed or measure.signed else ""
-    value, low, high = (f"{measure.scale * x:{sign}.2f}" for x in estimate)
-    if math.isnan(estimate.value):
-        return "-"
-    return value if math.isnan(estimate.low) else f"{value} [{low}, {high}]"
-
-
-def _claim(
-    measure: Measure, names: dict[str, str], difference: Estimate, shown: str, seeds: int
-) -> str:
-    """What the difference of the forms says, or that it says nothing."""
-    subject = measure.label.partition(",")[0].capitalize()
-    if seeds < statistics.FEWEST:
-        return f"{subject}: no interval without {statistics.FEWEST} seeds, so nothing is claimed."
-    if math.isnan(difference.value):
-        return f"{subject}: not known of both forms, so nothing is claimed."
-    if not difference.differs_from_zero:
-        return f"{subject}: {seeds} seeds can't tell the forms apart ({shown})."
-    coupled, decoupled = names.values()
-    more, less = (decoupled, coupled) if difference.value > 0 else (coupled, decoupled)
-    return f"{subject}: {measure.claim.format(more=more, less=less)} ({shown})."
