@@ -43,10 +43,6 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
-    @property
-    def differs_from_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
-
 
 def error_map(settings: Settings, outcomes: dict[Cell, Outcome], form: str, schedule: str) -> Map:
     """Of the seeds whose grid is whole; of an unfinished sweep without one, of all seeds."""

@@ -19,7 +19,8 @@ class Measure(NamedTuple):
     """A number of a map: its row in the table, and what a difference of it between forms means.
 
     It is shown `scale` times as large, and with its sign where it is `signed`. `claim` has the
-    names of the form with the larger number, {more}, and of the other one, {less}.
+    names of the form with the larger number, {more}, and of the other one, {less}. No map's number
+    is above `most`, and so no interval is.
     """
 
     label: str
@@ -27,11 +28,14 @@ class Measure(NamedTuple):
     claim: str
     scale: float = 1.0
     signed: bool = False
+    most: float = math.inf
 
 
 MEASURES = (
     Measure("tuned test error, %", statistics.tuned_error, "{less} ends below {more}", scale=100.0),
-    Measure("R² of f(α) + g(λ)", statistics.r2, "the map of {more} is the more separable"),
+    Measure(
+        "R² of f(α) + g(λ)", statistics.r2, "the map of {more} is the more separable", most=1.0
+    ),
     Measure(
         "drift of the best λ",
         statistics.drift,
@@ -52,7 +56,17 @@ class Comparison(NamedTuple):
     def numbers(self) -> tuple[str, str, str]:
         """The three as text: value [low, high]."""
         signed = self.measure.signed
-        return self._text(self.coupled, signed), self._text(self.decoupled, signed), self._gap()
+        return self._text(self.coupled, signed), self._text(self.decoupled, signed), self.gap
+
+    @property
+    def gap(self) -> str:
+        """The difference as text, with its sign."""
+        return self._text(self.difference, signed=True)
+
+    @property
+    def verdict(self) -> int:
+        """1 or -1 where the decoupled form's number is larger or smaller; 0: can't be told."""
+        return int(self.difference.low > 0) - int(self.difference.high < 0)
 
     def in_words(self, names: dict[str, str], seeds: int) -> str:
         """What the difference says, or that it says nothing."""
@@ -61,13 +75,10 @@ class Comparison(NamedTuple):
             return f"{subject}: no interval without {statistics.FEWEST} seeds: nothing is claimed."
         if math.isnan(self.difference.value):
             return f"{subject}: not known of both forms: nothing is claimed."
-        if not self.difference.differs_from_zero:
-            return f"{subject}: {seeds} seeds can't tell the forms apart ({self._gap()})."
-        less, more = names.values() if self.difference.value > 0 else [*names.values()][::-1]
-        return f"{subject}: {self.measure.claim.format(more=more, less=less)} ({self._gap()})."
-
-    def _gap(self) -> str:
-        return self._text(self.difference, signed=True)
+        if not self.verdict:
+            return f"{subject}: {seeds} seeds can't tell the forms apart ({self.gap})."
+        less, more = names.values() if self.verdict > 0 else [*names.values()][::-1]
+        return f"{subject}: {self.measure.claim.format(more=more, less=less)} ({self.gap})."
 
     def _text(self, estimate: Estimate, signed: bool) -> str:
         value, low, high = (f"{self.measure.scale * x:{'+' * signed}.2f}" for x in estimate)
@@ -79,13 +90,13 @@ class Comparison(NamedTuple):
 def compare(maps: Sequence[Map]) -> list[Comparison]:
     """All measures of the map of the coupled form and of the decoupled one, of the same seeds."""
 
-    def difference(measure: Measure) -> Estimate:
-        return jackknife(lambda a, b: measure.statistic(b) - measure.statistic(a), *maps)
+    def compared(measure: Measure) -> Comparison:
+        of = measure.statistic
+        alone = (np.minimum(jackknife(of, each), measure.most) for each in maps)
+        difference = jackknife(lambda a, b: of(b) - of(a), *maps)
+        return Comparison(measure, *(Estimate(*each) for each in alone), difference)
 
-    return [
-        Comparison(each, *(jackknife(each.statistic, m) for m in maps), difference(each))
-        for each in MEASURES
-    ]
+    return [compared(each) for each in MEASURES]
 
 
 LEGEND = """\
