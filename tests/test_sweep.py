@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 
-from tf_decoupled.experiments import data, grid, loop, sweep, worker
+from tf_decoupled.experiments import data, grid, loop, statistics, sweep, worker
 from tf_decoupled.experiments.cells import Cells
 from tf_decoupled.experiments.errors import InputError
 from tf_decoupled.experiments.grid import Cell, Settings
@@ -49,13 +49,19 @@ def test_a_range_goes_up_by_factor_2():
 
 
 @pytest.mark.parametrize("name, optimizer", list(itertools.product(grid.PRESETS, grid.OPTIMIZERS)))
-def test_every_preset_has_a_grid_by_factor_2_with_lambda_zero(name, optimizer):
+def test_every_preset_has_a_grid_of_equal_steps_with_lambda_zero(name, optimizer):
     settings = grid.preset(name, optimizer)
     for rates in (settings.alphas, settings.l2s[1:], settings.weight_decays[1:]):
-        assert len(rates) >= 5
-        assert all(b / a == pytest.approx(2) for a, b in itertools.pairwise(rates))
+        assert len(rates) >= 4
+        steps = [b / a for a, b in itertools.pairwise(rates)]
+        assert min(steps) >= 2 and max(steps) == pytest.approx(min(steps), rel=0.05)
     assert settings.l2s[0] == settings.weight_decays[0] == 0
     assert settings.coupling == "schedule"
+
+
+@pytest.mark.parametrize("name", ["quick", "standard"])
+def test_the_presets_for_two_cores_have_the_seeds_of_an_interval(name):
+    assert len(grid.preset(name, "sgd").seeds) >= statistics.FEWEST
 
 
 def test_settings_survive_json():
