@@ -50,10 +50,10 @@ picture = sweep(settings, pathlib.Path("heatmap"))
 # %% [markdown]
 # ## The picture
 #
-# Colour is the test error, the mean of three seeds. The ten best cells by validation error are
-# circled; of the twelve here that is nearly all. The line goes through the best λ of every α. Where
-# it is a diagonal, λ has to be chosen anew for each α; where it is upright, the two can be chosen
-# one after the other: that is what the paper means by decoupled.
+# Colour is the test error, the mean of three seeds. The five best cells by validation error are
+# circled. The line goes through the best λ of every α. Where it is a diagonal, λ has to be chosen
+# anew for each α; where it is upright, the two can be chosen one after the other: that is what the
+# paper means by decoupled.
 
 # %%
 Image(filename=picture, width=900)
@@ -65,4 +65,4 @@ Image(filename=picture, width=900)
 #
 #     tf-decoupled sweep --optimizer adam                  # some minutes on two cores
 #     tf-decoupled sweep --optimizer sgd                   # SGD + L2 against SGDW
-#     tf-decoupled sweep --preset standard                 # an hour; all schedules
+#     tf-decoupled sweep --preset standard                 # half an hour; all schedules

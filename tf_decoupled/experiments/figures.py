@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from tf_decoupled.experiments import statistics
@@ -16,10 +17,11 @@ from tf_decoupled.experiments.grid import OPTIMIZERS, Cell, Settings
 from tf_decoupled.experiments.results import Outcome
 from tf_decoupled.experiments.statistics import Map
 
-CIRCLED = 10
+CIRCLED = 5
 # Colours are shared by all panels; errors above this multiple of the smallest one share the last.
-COLOUR_RANGE = 2.5
+COLOUR_RANGE = 1.4
 COLOURS = "viridis_r"
+LINE = "#d6336c"
 GAP = 0.35
 CELL = 0.55  # inches
 SCHEDULE_TITLES = {
@@ -42,7 +44,7 @@ def heat_maps(settings: Settings, outcomes: dict[Cell, Outcome]) -> Figure:
     """A panel for each form and schedule: α upwards, λ to the right, the test error as colour.
 
     Rows are forms and columns are schedules, as in the paper's figure 1; with one schedule the
-    two forms are side by side, as in figure 2. Errors are means over the seeds; the ten best by
+    two forms are side by side, as in figure 2. Errors are means over the seeds; the best by
     validation error are circled, and a line goes through the best λ of every α, as fitted.
     """
     panels = [[(f, s) for s in settings.schedules] for f in OPTIMIZERS[settings.optimizer]]
@@ -114,7 +116,8 @@ def _panel(ax: Axes, errors: Map, norm: LogNorm) -> None:
         ax.add_patch(box)
         ink = "white" if not failed and norm(error) > 0.45 else "0.1"
         text = "" if failed else f"{100 * error:.1f}"
-        ax.text(x, row, text, ha="center", va="center", fontsize=7, color=ink)
+        number = ax.text(x, row, text, ha="center", va="center", fontsize=7, color=ink)
+        number.set_path_effects([withStroke(linewidth=3, foreground=face)])  # above the line
         if (row, column) in circled:
             ring = matplotlib.patches.Ellipse((x, row), 0.8, 0.8, fill=False)
             ring.set(edgecolor="black", linewidth=1.6)
@@ -140,8 +143,7 @@ def _valley(ax: Axes, errors: Map, columns: np.ndarray) -> None:
         right=math.nan,
     )
     y = np.interp(log_alphas, known, np.arange(len(known)))
-    for colour, width in (("white", 4.0), ("crimson", 2.0)):
-        ax.plot(x, y, color=colour, linewidth=width, solid_capstyle="round")
+    ax.plot(x, y, color=LINE, linewidth=5, alpha=0.6, solid_capstyle="round")
 
 
 def _labels(ax: Axes, settings: Settings, panel: tuple[str, str], errors: Map) -> None:

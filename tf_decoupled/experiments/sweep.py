@@ -47,7 +47,7 @@ def plot(path: Path) -> Path:
     if contents.half_written:
         print(f"{path}: left out a half-written last line.")
     if missing := _missing(contents.settings, contents.outcomes):
-        print(f"{path}: {len(missing)} cells of the grid are missing; the sweep isn't finished.")
+        print(f"{path}: {len(missing)} cells are missing; seeds that lack one count for nothing.")
     return report(contents.settings, contents.outcomes, path)
 
 
