@@ -11,7 +11,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 .PHONY: demo test test-slow test-tpu-wheel clean
 
 demo: $(VENV)/installed
-	$(BIN)/tf-decoupled sweep --preset quick --out demo
+	$(BIN)/tf-decoupled sweep --preset quick --optimizer sgd --out demo
 
 test: $(VENV)/installed-for-tests
 	$(BIN)/ruff check .

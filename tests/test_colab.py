@@ -175,7 +175,7 @@ def test_on_emulated_tpu_cores_its_notebook_resumes_with_kernels_that_tpus_have(
 def test_the_heat_map_is_drawn_from_all_runs(tmp_path):
     found, _, notebook = execute("decay_heatmap", tmp_path, "dict(picture=str(picture))")
     settings, outcomes, *_ = results.read((tmp_path / found.picture).with_suffix(".csv"))
-    assert set(outcomes) == set(settings.cells()) and len(outcomes) == 21
+    assert set(outcomes) == set(settings.cells()) and len(outcomes) == 3 * 21
     assert min(outcome.test_error for outcome in outcomes.values()) < 0.25
     assert [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in str(o)]
 

@@ -13,8 +13,10 @@ from tf_decoupled.experiments.results import DIVERGED, Outcome
 ALPHAS, LAMBDAS = (0.001, 0.002, 0.004), (0.0, 0.01, 0.02, 0.04, 0.08)
 
 
-def sweep(alphas=ALPHAS, lambdas=LAMBDAS, schedules=("cosine",)):
-    chosen = Settings(alphas=alphas, l2s=lambdas, weight_decays=lambdas, schedules=schedules)
+def sweep(alphas=ALPHAS, lambdas=LAMBDAS, schedules=("cosine",), seeds=(0, 1)):
+    chosen = Settings(
+        alphas=alphas, l2s=lambdas, weight_decays=lambdas, schedules=schedules, seeds=seeds
+    )
     errors = np.random.default_rng(0).uniform(0.1, 0.3, (len(chosen.cells()), 2))
     return chosen, {c: Outcome(0.1, *e) for c, e in zip(chosen.cells(), errors, strict=True)}
 
@@ -53,13 +55,13 @@ def test_without_lambda_zero_nothing_is_apart():
     assert list(ax.get_xticks()) == [0, 1]
 
 
-def test_the_ten_best_cells_by_validation_are_circled_in_every_panel():
+def test_the_best_cells_by_validation_are_circled_in_every_panel():
     chosen, outcomes = sweep()
     for ax, form in zip(panels(chosen, outcomes), ("coupled", "decoupled"), strict=True):
         best = sorted(
             (c for c in chosen.cells() if c.form in (form, "both")),
-            key=lambda c: outcomes[c].validation_error,
-        )[:10]
+            key=lambda c: sum(outcomes[c._replace(seed=s)].validation_error for s in (0, 1)),
+        )[: 2 * figures.CIRCLED]
         expected = {
             (ax.get_xticks()[LAMBDAS.index(c.lam)], float(ALPHAS.index(c.alpha))) for c in best
         }
@@ -67,7 +69,7 @@ def test_the_ten_best_cells_by_validation_are_circled_in_every_panel():
 
 
 def test_a_diverged_cell_is_hatched_without_a_number_or_a_circle():
-    chosen, outcomes = sweep(alphas=(0.001,), lambdas=(0.01, 0.02))
+    chosen, outcomes = sweep(alphas=(0.001,), lambdas=(0.01, 0.02), seeds=(0,))
     diverged = chosen.cells()[1]
     ax = panels(chosen, outcomes | {diverged: DIVERGED})[0]
     boxes = [p for p in ax.patches if isinstance(p, Rectangle)]
@@ -77,7 +79,7 @@ def test_a_diverged_cell_is_hatched_without_a_number_or_a_circle():
 
 
 def test_equal_errors_have_equal_colours_in_all_panels():
-    chosen, outcomes = sweep(alphas=(0.001,), lambdas=(0.01, 0.02))
+    chosen, outcomes = sweep(alphas=(0.001,), lambdas=(0.01, 0.02), seeds=(0,))
     errors = [0.1, 0.2, 0.2, 0.3]
     outcomes = {c: Outcome(0.1, e, e) for c, e in zip(chosen.cells(), errors, strict=True)}
     left, right = (
@@ -85,6 +87,21 @@ def test_equal_errors_have_equal_colours_in_all_panels():
         for ax in panels(chosen, outcomes)
     )
     assert left[1] == right[0] != left[0]
+
+
+@pytest.mark.parametrize("slope", [-2.0, -1.0, 0.0])
+def test_a_line_goes_through_the_best_decay_of_every_rate_as_far_as_the_map_goes(slope):
+    chosen, _ = sweep(lambdas=LAMBDAS[1:])
+    bottom = {a: 0.03 * (a / 0.002) ** slope for a in ALPHAS}
+    errors = {c: 0.1 * np.exp(np.log2(c.lam / bottom[c.alpha]) ** 2) for c in chosen.cells()}
+    x, y = (
+        panels(chosen, {c: Outcome(0.1, e, e) for c, e in errors.items()})[1].lines[-1].get_data()
+    )
+    best = 0.03 * 2 ** (slope * (y - 1))
+    inside = (best > 0.01) & (best < 0.08)
+    assert 0.01 * 2 ** x[inside] == pytest.approx(best[inside])
+    assert np.isnan(x[~inside]).all()
+    assert inside.all() == (slope > -2)
 
 
 @pytest.mark.parametrize("form", [{}, {"alphas": (0.1,)}, {"lambdas": (0.0,)}])
@@ -99,7 +116,7 @@ def test_the_picture_is_written_whatever_the_grid(tmp_path, form):
 def test_the_title_says_what_was_run():
     figure = figures.heat_maps(*sweep())
     title = figure.get_suptitle()
-    assert all(word in title for word in ("fashion_mnist_small", "sbw16", "5 epochs", "seed 0"))
+    assert all(word in title for word in ("fashion_mnist_small", "sbw16", "5 epochs", "2 seeds"))
 
 
 def test_a_picture_that_cannot_be_written_is_an_input_error(tmp_path):

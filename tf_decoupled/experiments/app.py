@@ -58,8 +58,7 @@ def _sweep_flags() -> flags.FlagValues:
     text("alphas", None, "Initial learning rates: 0.1,0.3 or a range by factor 2, 0.001:0.016.")
     text("lambdas", None, "Decays of both forms, 0 included or not: 0,0.00625:0.1.")
     text("l2s", None, "Decays of the coupled form, where they are to be others.")
-    text("seeds", None, "Seeds of the whole grid: 0,1 or 0:4.")
-    text("best_seeds", None, "Further seeds of each form's best cell.")
+    text("seeds", None, "Seeds of the whole grid: 0,1 or 0:4. Intervals need three.")
     text(
         "coupling",
         None,
@@ -129,9 +128,7 @@ def _sweep(values: flags.FlagValues) -> None:
         ("l2s", lambdas if values.l2s is None else values.l2s),
     ):
         given[field] = None if text is None else grid.rates(field, text)
-    for field in ("seeds", "best_seeds"):
-        text = getattr(values, field)
-        given[field] = None if text is None else grid.integers(field, text)
+    given["seeds"] = None if values.seeds is None else grid.integers("seeds", values.seeds)
     if values.schedule is not None:
         given["schedules"] = tuple(filter(None, values.schedule.split(",")))
     settings = grid.preset(values.preset, values.optimizer, **given)

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from tf_decoupled.experiments import statistics
@@ -16,10 +17,11 @@ from tf_decoupled.experiments.grid import OPTIMIZERS, Cell, Settings
 from tf_decoupled.experiments.results import Outcome
 from tf_decoupled.experiments.statistics import Map
 
-CIRCLED = 10
+CIRCLED = 5
 # Colours are shared by all panels; errors above this multiple of the smallest one share the last.
-COLOUR_RANGE = 2.5
+COLOUR_RANGE = 1.4
 COLOURS = "viridis_r"
+LINE = "#d6336c"
 GAP = 0.35
 CELL = 0.55  # inches
 SCHEDULE_TITLES = {
@@ -42,7 +44,8 @@ def heat_maps(settings: Settings, outcomes: dict[Cell, Outcome]) -> Figure:
     """A panel for each form and schedule: α upwards, λ to the right, the test error as colour.
 
     Rows are forms and columns are schedules, as in the paper's figure 1; with one schedule the
-    two forms are side by side, as in figure 2. The ten best by validation error are circled.
+    two forms are side by side, as in figure 2. Errors are means over the seeds; the best by
+    validation error are circled, and a line goes through the best λ of every α, as fitted.
     """
     panels = [[(f, s) for s in settings.schedules] for f in OPTIMIZERS[settings.optimizer]]
     if len(settings.schedules) == 1:
@@ -59,7 +62,7 @@ def heat_maps(settings: Settings, outcomes: dict[Cell, Outcome]) -> Figure:
             _panel(ax, maps[panel], norm)
             _labels(ax, settings, panel, maps[panel])
         axes_row[0].set_ylabel("initial learning rate α")
-    clipped = any((each.test > norm.vmax).any() for each in maps.values())
+    clipped = any((_means(each) > norm.vmax).any() for each in maps.values())
     _colour_bar(figure, axes, norm, extend="max" if clipped else "neither")
     figure.suptitle(_title(settings), fontsize=11, linespacing=1.5)
     return figure
@@ -67,11 +70,11 @@ def heat_maps(settings: Settings, outcomes: dict[Cell, Outcome]) -> Figure:
 
 def _title(settings: Settings) -> str:
     names = OPTIMIZERS[settings.optimizer]
-    seeds = "seed " if len(settings.seeds) == 1 else "mean over seeds "
+    seeds = f"mean of {len(settings.seeds)} seeds" if len(settings.seeds) > 1 else "1 seed"
     return (
         f"Test error of {names['coupled']} and {names['decoupled']}\n"
-        f"{settings.dataset}, {settings.model}, {settings.epochs} epochs, "
-        f"{seeds}{', '.join(map(str, settings.seeds))}; ○ the {CIRCLED} best by validation error"
+        f"{settings.dataset}, {settings.model}, {settings.epochs} epochs, {seeds}; "
+        f"○ the {CIRCLED} best by validation error, line: the best λ"
     )
 
 
@@ -82,12 +85,17 @@ def _size(settings: Settings, panels: list[list[tuple[str, str]]]) -> tuple[floa
 
 
 def _norm(maps: dict[tuple[str, str], Map]) -> LogNorm:
-    errors = np.concatenate([each.test.ravel() for each in maps.values()])
+    errors = np.concatenate([_means(each).ravel() for each in maps.values()])
     errors = errors[np.isfinite(errors) & (errors > 0)]
     if not len(errors):
         return LogNorm(0.01, 1.0)
     low = errors.min()
     return LogNorm(low, max(min(errors.max(), COLOUR_RANGE * low), 1.05 * low))
+
+
+def _means(errors: Map) -> np.ndarray:
+    """Test errors [α, λ]; NaN where a seed diverged."""
+    return errors.test.mean(0)
 
 
 def _columns(lambdas: np.ndarray) -> np.ndarray:
@@ -98,8 +106,8 @@ def _columns(lambdas: np.ndarray) -> np.ndarray:
 def _panel(ax: Axes, errors: Map, norm: LogNorm) -> None:
     colours = matplotlib.colormaps[COLOURS]
     columns = _columns(errors.lambdas)
-    circled = set(statistics.ranking(errors.validation)[:CIRCLED])
-    for (row, column), error in np.ndenumerate(errors.test):
+    circled = set(statistics.ranking(errors)[:CIRCLED])
+    for (row, column), error in np.ndenumerate(_means(errors)):
         x = columns[column]
         failed = math.isnan(error)
         face = "0.92" if failed else colours(norm(error))
@@ -108,14 +116,34 @@ def _panel(ax: Axes, errors: Map, norm: LogNorm) -> None:
         ax.add_patch(box)
         ink = "white" if not failed and norm(error) > 0.45 else "0.1"
         text = "" if failed else f"{100 * error:.1f}"
-        ax.text(x, row, text, ha="center", va="center", fontsize=7, color=ink)
+        number = ax.text(x, row, text, ha="center", va="center", fontsize=7, color=ink)
+        number.set_path_effects([withStroke(linewidth=3, foreground=face)])  # above the line
         if (row, column) in circled:
             ring = matplotlib.patches.Ellipse((x, row), 0.8, 0.8, fill=False)
             ring.set(edgecolor="black", linewidth=1.6)
             ax.add_patch(ring)
+    _valley(ax, errors, columns)
     ax.set_xlim(-0.5, columns[-1] + 0.5)
     ax.set_ylim(-0.5, len(errors.alphas) - 0.5)
     ax.set_aspect("equal")
+
+
+def _valley(ax: Axes, errors: Map, columns: np.ndarray) -> None:
+    """The line of the best λ, 2^m α^d, as far as it lies within the grid."""
+    at, slope = statistics.valley(errors)
+    if math.isnan(slope):
+        return
+    positive, known = errors.lambdas > 0, np.log2(errors.alphas)
+    log_alphas = np.linspace(known[0], known[-1], 200)
+    x = np.interp(
+        at + slope * log_alphas,
+        np.log2(errors.lambdas[positive]),
+        columns[positive],
+        left=math.nan,
+        right=math.nan,
+    )
+    y = np.interp(log_alphas, known, np.arange(len(known)))
+    ax.plot(x, y, color=LINE, linewidth=5, alpha=0.6, solid_capstyle="round")
 
 
 def _labels(ax: Axes, settings: Settings, panel: tuple[str, str], errors: Map) -> None:

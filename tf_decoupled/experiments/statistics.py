@@ -1,248 +1,183 @@
-"""What the map of test errors says: best cells, separability, drift of the best decay.
+"""What the maps of a sweep say, each number with a 95 % interval over the seeds.
 
-Notation: e(α, λ) is the mean error over the seeds of the grid.
+Notation: e_s(α, λ) is the error with seed s, and L(α, λ) the mean of log e_s over the seeds. Maps
+have axes [..., seed, α, λ]; those in front belong to independent sweeps.
+
+Every number is a function of whole seeds, and `jackknife` computes it again without each of them:
+what is chosen, the best cell or the best λ, is chosen again, so that its luck is in the interval.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from tf_decoupled.experiments.grid import Cell, Settings, cell
-from tf_decoupled.experiments.results import Outcome
+from tf_decoupled.experiments.results import DIVERGED, Outcome
 
-SIMULATIONS = 400
-# Two standard errors: what is closer is said to be within the noise.
-NOISE = 2.0
+LEVEL = 0.95
+FEWEST = 3  # seeds of an interval: of two, one is left when the other is left out
 
 
 class Map(NamedTuple):
-    """Errors of one form and schedule, [α, λ]: means over the grid's seeds, NaN if one diverged."""
+    """Errors of one form and schedule, [..., seed, α, λ]; NaN in a run that diverged."""
 
     alphas: np.ndarray
     lambdas: np.ndarray
     validation: np.ndarray
     test: np.ndarray
 
+    @property
+    def seeds(self) -> int:
+        return self.test.shape[-3]
+
+    def without(self, seed: int) -> "Map":
+        validation, test = (np.delete(e, seed, axis=-3) for e in (self.validation, self.test))
+        return self._replace(validation=validation, test=test)
+
 
 class Estimate(NamedTuple):
-    """A number and its standard error."""
+    """A number, and the interval that covers it in 95 % of all sweeps; NaN where unknown."""
 
     value: float
-    error: float
-
-
-class Best(NamedTuple):
-    """The cell with the smallest validation error, and its test error over all its seeds.
-
-    Its standard error is that of the mean over `seeds`; with one seed it is the binomial one of
-    `images` test images, which knows nothing of what another seed would give.
-    """
-
-    alpha: float
-    lam: float
-    test: Estimate
-    seeds: int
-    at_edge: bool
-
-
-class Separability(NamedTuple):
-    """How well log e(α, λ) ≈ f(α) + g(λ) fits, and how log₂ of the best λ moves per doubling of α.
-
-    `residual` is the root mean square of what the fit leaves, relative to the error. `edges` of
-    the `rows` best λ lie at an edge of the grid: the drift may then be larger than measured.
-    """
-
-    r2: Estimate
-    residual: float
-    drift: Estimate
-    edges: int
-    rows: int
+    low: float
+    high: float
 
 
 def error_map(settings: Settings, outcomes: dict[Cell, Outcome], form: str, schedule: str) -> Map:
+    """Of the seeds whose grid is whole; of an unfinished sweep without one, of all seeds."""
     lambdas = settings.lambdas(form)
-
-    def means(pick: Callable[[Outcome], float]) -> np.ndarray:
-        return np.array(
-            [
-                [
-                    np.mean(
-                        [
-                            pick(outcomes[cell(form, schedule, alpha, lam, seed)])
-                            if cell(form, schedule, alpha, lam, seed) in outcomes
-                            else math.nan
-                            for seed in settings.seeds
-                        ]
-                    )
-                    for lam in lambdas
-                ]
-                for alpha in settings.alphas
-            ]
-        )
-
-    return Map(
-        np.array(settings.alphas),
-        np.array(lambdas),
-        means(lambda outcome: outcome.validation_error),
-        means(lambda outcome: outcome.test_error),
-    )
+    found = [
+        [
+            [outcomes.get(cell(form, schedule, a, lam, s), DIVERGED) for lam in lambdas]
+            for a in settings.alphas
+        ]
+        for s in whole_seeds(settings, outcomes) or settings.seeds
+    ]
+    errors = np.array(found)[..., 1:]
+    return Map(np.array(settings.alphas), np.array(lambdas), errors[..., 0], errors[..., 1])
 
 
-def ranking(validation: np.ndarray) -> list[tuple[int, int]]:
-    """Positions in the map from the smallest validation error up; NaN left out, ties in order."""
+def whole_seeds(settings: Settings, outcomes: dict[Cell, Outcome]) -> list[int]:
+    missing = {c.seed for c in settings.cells() if c not in outcomes}
+    return [s for s in settings.seeds if s not in missing]
+
+
+def ranking(errors: Map) -> list[tuple[int, int]]:
+    """Cells from the smallest mean validation error up, by position; ties in order.
+
+    Without those that diverged with a seed.
+    """
+    validation = errors.validation.mean(-3)
     order = np.argsort(validation, axis=None, kind="stable")
     positions = [tuple(map(int, np.unravel_index(i, validation.shape))) for i in order]
     return [p for p in positions if not np.isnan(validation[p])]
 
 
-def best(
-    settings: Settings, outcomes: dict[Cell, Outcome], form: str, schedule: str
-) -> Best | None:
-    """The best cell by the validation error of the grid's seeds; None where every cell diverged."""
-    errors = error_map(settings, outcomes, form, schedule)
-    ranked = ranking(errors.validation)
-    if not ranked:
-        return None
-    row, column = ranked[0]
-    alpha, lam = settings.alphas[row], settings.lambdas(form)[column]
-    tests = _tests(settings, outcomes, form, schedule, alpha, lam)
-    at_edge = row in (0, len(errors.alphas) - 1) or column == len(errors.lambdas) - 1
-    return Best(alpha, lam, _mean(tests, test_images(settings)), len(tests), at_edge)
+# The numbers. Cells that diverged with one seed are in none of them.
 
 
-def _tests(
-    settings: Settings,
-    outcomes: dict[Cell, Outcome],
-    form: str,
-    schedule: str,
-    alpha: float,
-    lam: float,
-) -> np.ndarray:
-    """Test errors of a cell with every seed that it has; a diverged one counts as NaN."""
-    cells = [cell(form, schedule, alpha, lam, s) for s in settings.seeds + settings.best_seeds]
-    return np.array([outcomes[c].test_error for c in cells if c in outcomes])
+def tuned_error(errors: Map) -> np.ndarray:
+    """The test error [...] to expect of a cell that one seed's validation errors chose.
 
-
-def _mean(errors: np.ndarray, images: int) -> Estimate:
-    mean = float(errors.mean())
-    if len(errors) > 1:
-        return Estimate(mean, float(errors.std(ddof=1) / math.sqrt(len(errors))))
-    return Estimate(mean, math.sqrt(mean * (1 - mean) / images))
-
-
-def test_images(settings: Settings) -> int:
-    """Every dataset here has 10,000 test images."""
-    return min(settings.examples or 10_000, 10_000)
-
-
-def noise(settings: Settings, outcomes: dict[Cell, Outcome]) -> float | None:
-    """Standard deviation of log e over seeds, pooled over the best cells; None with one seed."""
-    variances = []
-    for schedule in settings.schedules:
-        for form in ("coupled", "decoupled"):
-            if chosen := best(settings, outcomes, form, schedule):
-                tests = _tests(settings, outcomes, form, schedule, chosen.alpha, chosen.lam)
-                if len(tests) > 1 and (tests > 0).all():
-                    variances.append(np.log(tests).var(ddof=1))
-    return float(np.sqrt(np.mean(variances))) if variances else None
-
-
-def separability(errors: Map, seed_noise: float | None, seeds: int, images: int) -> Separability:
-    """Of the cells with λ > 0: the axis is log λ, and at λ = 0 the two forms are the same run.
-
-    Diverged cells are left out. The standard errors are the standard deviations over simulations
-    that add noise to log e: `seed_noise` over √`seeds`, or binomial where there is one seed only.
+    Each seed chooses its best cell; the other seeds tell that cell's test error.
     """
-    positive = errors.lambdas > 0
-    log_lambdas, log_alphas = np.log2(errors.lambdas[positive]), np.log2(errors.alphas)
-    e = np.where(errors.test > 0, errors.test, math.nan)[:, positive]
-    log_e = np.log(e)
-    if seed_noise is None:
-        scale = np.sqrt((1 - e) / (e * images))
-    else:
-        scale = np.full_like(e, seed_noise / math.sqrt(seeds))
-    random = np.random.default_rng(0)
-    simulated = [
-        log_e + np.nan_to_num(scale) * random.standard_normal(e.shape) for _ in range(SIMULATIONS)
-    ]
-    r2, residual = additive_fit(log_e)
-    drifts = [drift(log_alphas, best_lambdas(log_lambdas, each)[0]) for each in simulated]
-    found, edges = best_lambdas(log_lambdas, log_e)
-    return Separability(
-        Estimate(r2, float(np.std([additive_fit(each)[0] for each in simulated]))),
-        residual,
-        Estimate(drift(log_alphas, found), float(np.std(drifts))),
-        edges,
-        int(np.isfinite(found).sum()),
-    )
+    usable = _everywhere(np.isfinite(errors.test))
+    if errors.seeds < 2 or not usable.any():
+        return np.full(errors.test.shape[:-3], np.nan)
+    validation, test = (e[..., usable] for e in (errors.validation, errors.test))
+    chosen = validation.argmin(-1)[..., None, :]
+    judged = np.take_along_axis(test, chosen, -1)  # [..., seed that tells, seed that chose]
+    return judged[..., ~np.eye(errors.seeds, dtype=bool)].mean(-1)
 
 
-def additive_fit(log_e: np.ndarray) -> tuple[float, float]:
-    """R², and root mean square residual, of the least squares fit log e ≈ f(row) + g(column).
+def r2(errors: Map) -> np.ndarray:
+    """R² [...] of the least squares fit L(α, λ) ≈ f(α) + g(λ) over the cells with λ > 0.
 
-    NaN cells are left out: the fit is the two-way analysis of variance without interaction, by
-    indicators. NaN where there is nothing left to explain: no more cells than parameters.
+    The axis is log λ, and at λ = 0 the two forms are the same run. 1 where α and λ can be tuned one
+    after the other. NaN where there is nothing to explain: no more cells than parameters.
     """
-    rows, columns = np.nonzero(np.isfinite(log_e))
-    if len(rows) <= max(0, len(set(rows)) + len(set(columns)) - 1):
-        return math.nan, math.nan
-    design = np.hstack([np.eye(log_e.shape[0])[rows], np.eye(log_e.shape[1])[columns]])
-    y = log_e[rows, columns]
-    residual = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
-    total = ((y - y.mean()) ** 2).sum()
-    r2 = 1 - (residual**2).sum() / total if total > 0 else math.nan
-    return float(r2), float(np.sqrt((residual**2).mean()))
+    log_e, rows, columns = _log_errors(errors)
+    design = np.hstack([_indicators(rows), _indicators(columns)])
+    if len(rows) <= np.linalg.matrix_rank(design):
+        return np.full(log_e.shape[:-1], np.nan)
+    residual = log_e - log_e @ (design @ np.linalg.pinv(design))
+    total = log_e - log_e.mean(-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # a map of equal errors
+        return 1 - (residual**2).sum(-1) / (total**2).sum(-1)
 
 
-def best_lambdas(log_lambdas: np.ndarray, log_e: np.ndarray) -> tuple[np.ndarray, int]:
-    """log₂ of the best λ of each row, and how many of them lie at an edge of the grid.
+def drift(errors: Map) -> np.ndarray:
+    """d [...]: by how many doublings the best λ moves per doubling of α. NaN without a valley."""
+    return valley(errors)[1]
 
-    The vertex of the parabola through the smallest cell and its two neighbours; the cell itself
-    where one of those is missing. NaN where the whole row diverged.
+
+def valley(errors: Map) -> tuple[np.ndarray, np.ndarray]:
+    """m and d [...] of the least squares fit L ≈ f(α) + c (log₂ λ − m − d log₂ α)² with λ > 0.
+
+    So the best λ of a rate is 2^m α^d. NaN where no c > 0 fits: the map isn't a valley along λ.
     """
-    found, edges = [], 0
-    for row in log_e:
-        if not np.isfinite(row).any():
-            found.append(math.nan)
-            continue
-        i = int(np.nanargmin(row))
-        edges += i in (0, len(row) - 1)
-        around = slice(i - 1, i + 2)
-        if 0 < i < len(row) - 1 and np.isfinite(row[around]).all():
-            found.append(_vertex(log_lambdas[around], row[around]))
-        else:
-            found.append(log_lambdas[i])
-    return np.array(found), edges
+    log_e, rows, columns = _log_errors(errors)
+    a, x = np.log2(errors.alphas)[rows], np.log2(errors.lambdas[errors.lambdas > 0])[columns]
+    centre = a.mean() if len(a) else 0.0
+    a = a - centre
+    design = np.column_stack([_indicators(rows), x, a * x, x**2])
+    nothing = np.full(log_e.shape[:-1], np.nan)
+    if np.linalg.matrix_rank(design) < len(set(rows)) + 3:
+        return nothing, nothing
+    b, slope, c = np.moveaxis(log_e @ np.linalg.pinv(design).T, -1, 0)[-3:]
+    c = np.where(c > 0, c, np.nan)
+    d = -slope / (2 * c)
+    return -b / (2 * c) - d * centre, d
 
 
-def _vertex(x: np.ndarray, y: np.ndarray) -> float:
-    left, right = (y[1] - y[0]) / (x[1] - x[0]), (y[2] - y[1]) / (x[2] - x[1])
-    if left == right:  # Three equal errors: there is no vertex.
-        return float(x[1])
-    # Where the slope, linear in x and known in the middle of either interval, is zero.
-    a, b = (x[0] + x[1]) / 2, (x[1] + x[2]) / 2
-    return float(a - left * (b - a) / (right - left))
+def _log_errors(errors: Map) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """L [..., cell] of the cells with λ > 0, and the row and the column of each."""
+    test = errors.test[..., errors.lambdas > 0]
+    usable = _everywhere(test > 0)
+    return np.log(test[..., usable]).mean(-2), *np.nonzero(usable)
 
 
-def drift(log_alphas: np.ndarray, log_best: np.ndarray) -> float:
-    """Theil and Sen's slope: the median over all pairs of rows. NaN with fewer than two rows."""
-    known = np.flatnonzero(np.isfinite(log_best))
-    slopes = [
-        (log_best[j] - log_best[i]) / (log_alphas[j] - log_alphas[i])
-        for i in known
-        for j in known
-        if i < j
-    ]
-    return float(np.median(slopes)) if slopes else math.nan
+def _everywhere(condition: np.ndarray) -> np.ndarray:
+    """Whether it holds with every seed, [α, λ]."""
+    return condition.all(axis=tuple(range(condition.ndim - 2)))
 
 
-def difference(a: Estimate, b: Estimate) -> Estimate:
-    return Estimate(a.value - b.value, math.hypot(a.error, b.error))
+def _indicators(groups: np.ndarray) -> np.ndarray:
+    return (groups[:, None] == np.unique(groups)).astype(float)
 
 
-def within_noise(a: Estimate, b: Estimate) -> bool:
-    """Whether a and b differ by less than two standard errors of their difference."""
-    gap = difference(a, b)
-    return abs(gap.value) < NOISE * gap.error
+# Their intervals.
+
+
+def jackknife(statistic: Callable[..., np.ndarray], *maps: Map) -> Estimate:
+    """`statistic(*maps)` without its bias of first order, and Student's interval over the seeds.
+
+    With T of all n seeds and T₍ₛ₎ without seed s, the pseudo-values n T − (n − 1) T₍ₛ₎ are treated
+    as independent: their mean is the value, their standard error and n − 1 degrees of freedom give
+    the interval. Several maps have the same seeds, and lose each together. NaN where T or one of
+    T₍ₛ₎ is, and with fewer than three seeds; T itself with one.
+
+    Tukey, "Bias and confidence in not-quite large samples", 1958.
+    """
+    whole = statistic(*maps)
+    seeds = maps[0].seeds
+    if seeds < FEWEST:
+        unknown = np.full_like(whole, np.nan)
+        return Estimate(whole, unknown, unknown)
+    parts = np.stack([statistic(*(m.without(s) for m in maps)) for s in range(seeds)])
+    pseudo = seeds * whole - (seeds - 1) * parts
+    value = pseudo.mean(0)
+    half = student(seeds - 1) * pseudo.std(0, ddof=1) / np.sqrt(seeds)
+    return Estimate(value, value - half, value + half)
+
+
+def student(freedom: int) -> float:
+    """What |t| of so many degrees of freedom stays below in 95 % of all cases.
+
+    With t = √n tan θ the density is proportional to cosⁿ⁻¹ θ, which is summed up.
+    """
+    theta = np.linspace(0, np.pi / 2, 100_001)
+    density = np.cos(theta) ** (freedom - 1)
+    below = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
+    return float(np.sqrt(freedom) * np.tan(np.interp(LEVEL * below[-1], below, theta)))

@@ -7,9 +7,9 @@ from pathlib import Path
 import tensorflow as tf
 from tqdm import tqdm
 
-from tf_decoupled.experiments import data, figures, models, statistics
+from tf_decoupled.experiments import data, figures, models
 from tf_decoupled.experiments.errors import InputError
-from tf_decoupled.experiments.grid import OPTIMIZERS, Cell, Settings, cell
+from tf_decoupled.experiments.grid import Cell, Settings
 from tf_decoupled.experiments.results import Outcome, Results, read
 from tf_decoupled.experiments.summary import summary
 from tf_decoupled.experiments.worker import Pool
@@ -34,10 +34,10 @@ def sweep(
     with Results(out / f"{settings.optimizer}.csv", settings) as results:
         if results.note:
             print(results.note)
-        if _missing(results):
+        if _missing(settings, results.outcomes):
             with pool(settings, dataset, workers or default_workers()) as running:
                 _fill(results, running)
-        results.sort(settings.cells() + best_cells(settings, results.outcomes))
+        results.sort(settings.cells())
     return report(settings, results.outcomes, results.path)
 
 
@@ -46,9 +46,8 @@ def plot(path: Path) -> Path:
     contents = read(path)
     if contents.half_written:
         print(f"{path}: left out a half-written last line.")
-    missing = [c for c in contents.settings.cells() if c not in contents.outcomes]
-    if missing:
-        print(f"{path}: {len(missing)} cells of the grid are missing; the sweep isn't finished.")
+    if missing := _missing(contents.settings, contents.outcomes):
+        print(f"{path}: {len(missing)} cells are missing; seeds that lack one count for nothing.")
     return report(contents.settings, contents.outcomes, path)
 
 
@@ -67,35 +66,18 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def best_cells(settings: Settings, outcomes: dict[Cell, Outcome]) -> list[Cell]:
-    """The best cell of each schedule and form, with each of `best_seeds`; no cell twice."""
-    cells = {}
-    for schedule in settings.schedules:
-        for form in OPTIMIZERS[settings.optimizer]:
-            if chosen := statistics.best(settings, outcomes, form, schedule):
-                for seed in settings.best_seeds:
-                    cells[cell(form, schedule, chosen.alpha, chosen.lam, seed)] = None
-    return list(cells)
-
-
-def _missing(results: Results) -> list[Cell]:
-    """What is to be computed next: the rest of the grid, and only then the best cells again."""
-    settings, outcomes = results.settings, results.outcomes
-    grid = [c for c in settings.cells() if c not in outcomes]
-    return grid or [c for c in best_cells(settings, outcomes) if c not in outcomes]
+def _missing(settings: Settings, outcomes: dict[Cell, Outcome]) -> list[Cell]:
+    return [c for c in settings.cells() if c not in outcomes]
 
 
 def _fill(results: Results, running: Pool) -> None:
-    settings = results.settings
-    panels = len(settings.schedules) * len(OPTIMIZERS[settings.optimizer])
-    total = len(settings.cells()) + panels * len(settings.best_seeds)
-    with tqdm(total=total, unit="cell", dynamic_ncols=True, smoothing=0.05) as bar:
-        bar.update(len(results.outcomes))
-        bar.unpause()
-        while cells := _missing(results):
-            for each, outcome in running.compute(cells):
-                results.append(each, outcome)
-                bar.update()
+    missing = _missing(results.settings, results.outcomes)
+    total = len(results.settings.cells())
+    done = total - len(missing)
+    with tqdm(total=total, initial=done, unit="cell", dynamic_ncols=True, smoothing=0.05) as bar:
+        for each, outcome in running.compute(missing):
+            results.append(each, outcome)
+            bar.update()
 
 
 def _check(settings: Settings, dataset: data.Dataset) -> None:
