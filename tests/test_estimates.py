@@ -50,9 +50,10 @@ def test_a_variable_without_an_estimate_keeps_its_slots():
     np.testing.assert_allclose(slots[1], es[1] / 2, rtol=1e-6)
 
 
-def test_estimates_with_a_nan_change_nothing():
+@pytest.mark.parametrize("place", [(1, 0, 0), (2, 0)], ids=["in a stack", "alone"])
+def test_estimates_with_a_nan_change_nothing(place):
     [es] = gradients(SHAPES, 1)
-    es[1][0, 0] = np.nan
+    es[place[0]][place[1:]] = np.nan
     for c in told(Watching(), [es]):
         np.testing.assert_array_equal(c, 0 * c)
 

@@ -6,18 +6,22 @@ from typing import Any, Literal, TypedDict
 
 from typing_extensions import Unpack
 
+from tf_decoupled import addons as addons
 from tf_decoupled import callbacks as callbacks
 from tf_decoupled import constraints as constraints
 from tf_decoupled import diagnostics as diagnostics
 from tf_decoupled import export as export
 from tf_decoupled import gradients as gradients
+from tf_decoupled import huggingface as huggingface
 from tf_decoupled import importers as importers
 from tf_decoupled import masks as masks
+from tf_decoupled import migrate as migrate
 from tf_decoupled import schedules as schedules
 from tf_decoupled import training as training
 from tf_decoupled import transforms as transforms
 from tf_decoupled.batch_norm import refresh_batch_norm as refresh_batch_norm
 from tf_decoupled.catalogue import list_optimizers as list_optimizers
+from tf_decoupled.create import create as create
 from tf_decoupled.engine.concerns.loss_scale import DynamicLossScale as DynamicLossScale
 from tf_decoupled.engine.decay import NormalizedDecay as NormalizedDecay
 from tf_decoupled.engine.hyperparameters import Beta as Beta
@@ -30,10 +34,13 @@ from tf_decoupled.engine.hyperparameters import NonPositive as NonPositive
 from tf_decoupled.engine.hyperparameters import Positive as Positive
 from tf_decoupled.engine.hyperparameters import Scalar as Scalar
 from tf_decoupled.engine.hyperparameters import Steps as Steps
+from tf_decoupled.engine.hyperparameters import Whole as Whole
 from tf_decoupled.engine.optimizer import Optimizer as _Optimizer
+from tf_decoupled.find_lr import find_lr as find_lr
 from tf_decoupled.grad_init import grad_init as grad_init
 from tf_decoupled.lbfgs import Minimized as Minimized
 from tf_decoupled.lbfgs import minimize_lbfgs as minimize_lbfgs
+from tf_decoupled.rate_curve import RateCurve as RateCurve
 from tf_decoupled.wrappers.decouple import decouple as decouple
 from tf_decoupled.wrappers.wrapper import Wrapper as _Wrapper
 

@@ -39,7 +39,7 @@ class LAMB(FromAddons, lamb.LAMB):
             given = given | dict(exclude_from_layer_adaptation=tuple(patterns))
         return super().interpret_rule(given)
 
-    def measure(self, variables: Sequence) -> Sequence[float]:
+    def measure(self, variables: Sequence, everything: Sequence) -> Sequence[float]:
         """1 for each variable that adapts, 0 for the others."""
         left_out = self.exclude_from_layer_adaptation or ()
         found = (any(re.search(r, masks.path_of(v)) for r in left_out) for v in variables)
