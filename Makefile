@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-slow test-tpu-wheel clean
+.PHONY: demo test test-slow test-tpu-wheel docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/tf-decoupled sweep --preset quick --optimizer sgd --out demo
@@ -21,6 +21,11 @@ test: $(VENV)/installed-for-tests
 # What takes minutes: processes that are killed, notebooks, five processes, TPU compilers.
 test-slow: $(VENV)/installed-for-tests
 	$(BIN)/python -m pytest -n 2 -m slow
+
+# The site, in the folder site/.
+docs: $(VENV)/installed-for-tests
+	$(BIN)/python -c 'import mkdocs' || $(PIP) --editable '.[docs]'
+	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # The emulated TPU tests of the engine under the newest TensorFlow that TPUs have; `make test-slow`
 # runs them for each rule, and compares all operations with the kernels of that TensorFlow.
@@ -49,4 +54,4 @@ $(VENV)/installed-for-tests: $(BIN)/python setup.cfg pyproject.toml
 	touch $@ $(VENV)/installed
 
 clean:
-	rm -rf $(VENV) .venv-tpu demo build *.egg-info
+	rm -rf $(VENV) .venv-tpu demo build site *.egg-info
