@@ -346,7 +346,8 @@ def test_arrays_are_drawn_by_a_seed_with_their_weights():
     [
         (lambda: iter([Batches()[0]] * 7), ValueError, "The data ended after 7 of 8 rates"),
         (lambda: iter(()), ValueError, "ended before the first rate: it has no batch"),
-        (lambda: sliced().take(0), ValueError, "The data ended after 0 of 8 rates"),
+        (lambda: sliced().take(0), ValueError, "ended before the first rate"),
+        (lambda: sliced().filter(lambda *_: False), ValueError, "ended before the first rate"),
         (lambda: [], ValueError, "ended before the first rate"),
         (lambda: (np.zeros((0, 4)), np.zeros((0, 1))), ValueError, "one or more. Received"),
         (lambda: (np.zeros((3, 4)), np.zeros((2, 1))), ValueError, r"arrays of \[2, 3\] rows"),
