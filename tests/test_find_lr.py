@@ -83,7 +83,8 @@ MAKE = {
 def test_all_is_what_it_was_bit_for_bit(name):
     model = trained(model_of(MAKE[name]()))
     before = everything(model)
-    found = td.find_lr(model, small_data(), **quick())
+    found, again = (td.find_lr(model, small_data(), **quick()) for _ in range(2))
+    assert (found.losses == again.losses).all()
     assert_same(everything(model), before)
     assert len(found.rates) == len(found.losses) == len(found.smoothed) >= 5
 
@@ -91,11 +92,11 @@ def test_all_is_what_it_was_bit_for_bit(name):
 @pytest.mark.parametrize("name", ["AdamW", "schedule"])
 def test_training_in_a_graph_goes_on_as_without_it(name):
     ends = []
-    for tries in (0, 2):
+    for asked in (False, True):
         keras.utils.set_random_seed(1)
         model = trained(model_of(MAKE[name](), run_eagerly=False))
-        found = [td.find_lr(model, small_data(), **quick()) for _ in range(tries)]
-        assert not found or (found[0].losses == found[1].losses).all()
+        if asked:
+            td.find_lr(model, small_data(), **quick())
         ends.append(everything(trained(model))[0])
     for a, b in zip(*ends, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -284,6 +285,12 @@ def test_a_curve_is_smoothed_evenly_and_falls_steepest_where_it_says():
     assert rising.suggestion is None and rising.minimum == pytest.approx(1e-4)
     assert "suggestion=None" in repr(rising) and "81 rates from 0.0001 to 1" in repr(rising)
     assert not rising.diverged
+
+
+def test_noise_alone_suggests_nothing():
+    for seed in range(20):
+        losses = 2 + np.random.default_rng(seed).normal(size=100)
+        assert td.RateCurve.of(np.geomspace(1e-7, 1, 100), losses, 5, False).suggestion is None
 
 
 def test_the_curve_is_drawn_into_a_file(tmp_path):

@@ -58,7 +58,8 @@ def find_lr(
     many batches as are needed for an update, and the mean of their losses.
 
     Args:
-        model: built, and compiled with an optimizer of this library.
+        model: built, and compiled with an optimizer of this library; classes of Keras that
+            `td.decouple` has made of this kind are not.
         data: a tuple of arrays (x, y[, weights]), whose rows are drawn at random; a
             tf.data.Dataset, a PyDataset or an iterable of batches (x, y[, weights]), in their
             order. All but iterators begin anew where they end.
