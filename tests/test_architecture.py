@@ -70,9 +70,8 @@ MAY_IMPORT = {
     "migrate": set(),
     "catalogue": set(),
     "rate_curve": set(),
-    "find_lr": {
-        *("decay", "gradients", "hyperparameters", "optimizer", "rate_curve", "replicas", "state"),
-    },
+    "trial": {"decay", "gradients", "hyperparameters", "optimizer", "replicas", "state"},
+    "find_lr": {"hyperparameters", "optimizer", "rate_curve", "trial"},
     "by_name": {"arguments", "catalogue", "decay", "optimizer", "schedules", "wrappers"},
     "create": {"arguments", "by_name", "hyperparameters", "masks", "optimizer", "wrappers"},
     "export": {"pieces", "state"},

@@ -1,6 +1,5 @@
 """The learning-rate range test: which rate to begin with, from one short run."""
 
-import contextlib
 import itertools
 import math
 import warnings
@@ -11,12 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_decoupled.engine import replicas
-from tf_decoupled.engine.decay import base_rate
-from tf_decoupled.engine.hyperparameters import is_number, is_variable
+from tf_decoupled import trial
+from tf_decoupled.engine.hyperparameters import is_number
 from tf_decoupled.engine.optimizer import Optimizer
-from tf_decoupled.engine.state import tf_variable
-from tf_decoupled.gradients.tape import unchanged
 from tf_decoupled.rate_curve import FEWEST, RateCurve
 
 SPAN = 0.05  # of all rates: how far to each side the smoothed loss averages
@@ -62,7 +58,8 @@ def find_lr(
     many batches as are needed for an update, and the mean of their losses.
 
     Args:
-        model: built, and compiled with an optimizer of this library.
+        model: built, and compiled with an optimizer of this library; classes of Keras that
+            `td.decouple` has made of this kind are not.
         data: a tuple of arrays (x, y[, weights]), whose rows are drawn at random; a
             tf.data.Dataset, a PyDataset or an iterable of batches (x, y[, weights]), in their
             order. All but iterators begin anew where they end.
@@ -83,7 +80,7 @@ def find_lr(
     rise = Rise(rates, divergence, _batches_of_a_rate(model))
     batches = steps * rise.executions * model.steps_per_execution
     fit = _fit_arguments(data, batches, batch_size, seed)
-    with _unchanged(model), _rate(model) as assign, warnings.catch_warnings():
+    with trial.unchanged(model), trial.rate(model) as assign, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Your input ran out of data")  # `curve` says it
         rise.assign = assign
         model.fit(**fit, epochs=1, verbose=0, shuffle=False, callbacks=[rise])
@@ -186,14 +183,13 @@ def _batches_of_a_rate(model: keras.Model) -> int:
     return math.ceil(waits / model.steps_per_execution)
 
 
-# The data.
-
-
 def _fit_arguments(data: Any, batches: int, batch_size: int, seed: int) -> dict[str, Any]:
     """What `fit` is to get: so many batches, and no order of its own."""
     if isinstance(data, (tuple, dict)) or hasattr(data, "__array__"):
         return _drawn(data, batches, batch_size, seed)
     if isinstance(data, tf.data.Dataset):
+        known = int(data.cardinality()) != tf.data.UNKNOWN_CARDINALITY
+        _check_begins(int(data.cardinality()) != 0 if known else list(data.take(1)))
         return dict(x=data.repeat().take(batches))
     if isinstance(data, tf.distribute.DistributedDataset):
         return dict(x=data, steps_per_epoch=batches)
@@ -204,10 +200,14 @@ def _fit_arguments(data: Any, batches: int, batch_size: int, seed: int) -> dict[
         )
     endless = _batches(data)
     first = list(itertools.islice(endless, 1))
-    if not first:
-        raise ValueError(f"{ENDED} before the first rate: it has no batch, or was read before.")
+    _check_begins(first)
     rest = itertools.islice(endless, batches - 1)
     return dict(x=(batch for batch in itertools.chain(first, rest)))
+
+
+def _check_begins(first: Any) -> None:
+    if not first:
+        raise ValueError(f"{ENDED} before the first rate: it has no batch, or was read before.")
 
 
 def _drawn(data: Any, batches: int, batch_size: int, seed: int) -> dict[str, Any]:
@@ -237,86 +237,3 @@ def _batches(data: Any) -> Iterator[Any]:
             yield batch
         if empty or iter(data) is data:
             return
-
-
-# What is changed, and put back.
-
-
-@contextlib.contextmanager
-def _rate(model: keras.Model) -> Iterator[Callable[[float], None]]:
-    """A function that sets the rate; afterwards the rate is what it was, a schedule too."""
-    optimizer, train_function = model.optimizer, model.train_function
-    rules = [rule.innermost() for _, rule in optimizer.branches()]
-    ratios, replaced = _ratios(rules), {}
-
-    def assign(rate: float) -> None:
-        for rule, ratio in zip(rules, ratios, strict=True):
-            for name in _names(rule):
-                getattr(rule.given, name).assign(ratio * rate)
-
-    try:
-        for rule, name in ((each, name) for each in rules for name in _names(each)):
-            if not is_variable(given := getattr(rule.given, name)):
-                replaced[rule, name] = given
-                with replicas.strategy_of(tf_variable(optimizer.updates)).scope():
-                    setattr(rule.given, name, rule.declared[name].bind(1.0, rule))
-        if replaced:
-            model.make_train_function(force=True)  # the old trace asks the schedule
-        yield assign
-    finally:
-        for (rule, name), given in replaced.items():
-            setattr(rule.given, name, given)
-        if replaced:
-            model.train_function = train_function
-
-
-def _names(rule: Any) -> list[str]:
-    """The numbers that stand for the rate that a rule was made with."""
-    return ["learning_rate"] if rule.base_is_told else ["learning_rate", "base_learning_rate"]
-
-
-def _ratios(rules: list) -> list[float]:
-    """The rate of each rule over that of the first."""
-    if len(rules) == 1:
-        return [1.0]
-    bases = []
-    for rule in rules:
-        base = base_rate(rule.given.learning_rate)
-        bases.append(float(tf.convert_to_tensor(rule.learning_rate if base is None else base)))
-    if not bases[0] > 0:
-        raise ValueError(
-            "Rates of a Partition are tried in their present ratio, and the first of them must be "
-            f"above 0 for that. Received: {bases}"
-        )
-    return [base / bases[0] for base in bases]
-
-
-@contextlib.contextmanager
-def _unchanged(model: keras.Model) -> Iterator[None]:
-    """After this context model and optimizer are what they were before it."""
-    optimizer = model.optimizer
-    with replicas.strategy_of(tf_variable(optimizer.updates)).scope():
-        optimizer.build(model.trainable_variables)
-    attributes = {n: vars(model)[n] for n in ("history", "stop_training") if n in vars(model)}
-    counters = set(optimizer.starts)
-    variables = {id(v): v for v in (*_of_model(model), *_of_optimizer(optimizer))}.values()
-    with unchanged([part for v in variables for part in replicas.all_components(v)]):
-        try:
-            yield
-        finally:
-            model.reset_metrics()  # those that the test has made
-            for name in set(optimizer.starts) - counters:
-                getattr(optimizer, name).assign(optimizer.starts[name])
-            vars(model).pop("history", None)
-            for name, value in attributes.items():
-                setattr(model, name, value)
-
-
-def _of_model(model: keras.Model) -> list[tf.Variable]:
-    return [tf_variable(v) for v in (*model.variables, *model.metrics_variables)]
-
-
-def _of_optimizer(optimizer: Optimizer) -> list[tf.Variable]:
-    """The variables behind slots and numbers; those of a stack are one array each."""
-    stored = [v for block in optimizer.blocks for v in block.stored.values()]
-    return [tf_variable(v) for v in (*stored, *optimizer.named_numbers().values())]

@@ -15,7 +15,8 @@ class RateCurve:
 
     smoothed [n]: the mean of each loss and its neighbours, 5 % of all rates to each side.
     suggestion: the rate at which the smoothed loss falls fastest over log(rate), among those that
-    have all their neighbours and come before its minimum; None where it falls at none.
+    have all their neighbours and come before its minimum; None where it falls no further than
+    twice the scatter of the losses around it, as noise alone may.
     minimum: the rate of the smallest smoothed loss. Training at it is on the edge: a tenth of it
     is another usual choice.
     diverged: whether the losses ended the test, before the highest rate.
@@ -42,7 +43,8 @@ class RateCurve:
         smoothed = np.array([losses[max(i - near, 0) : i + near + 1].mean() for i in range(n)])
         least = int(np.argmin(smoothed))
         slopes = np.gradient(smoothed, np.log(rates))[near : least + 1]
-        falls = len(slopes) and slopes.min() < 0
+        scatter = np.std((losses - smoothed)[: least + 1])
+        falls = len(slopes) and smoothed[near : least + 1].max() - smoothed.min() > 2 * scatter
         suggestion = float(rates[near + np.argmin(slopes)]) if falls else None
         return cls(rates, losses, smoothed, suggestion, float(rates[least]), diverged)
 

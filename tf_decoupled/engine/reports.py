@@ -105,8 +105,7 @@ def _of_group(group: Group, built: bool) -> Iterator[str]:
     of_base = f", base = {_now(base, base)}" if coupling in NEED_BASE else ""
     yield f"{'decay_coupling':15}{coupling!r}: δ(θ) = {WRITTEN[coupling]}{of_base}"
     if built:
-        for i, line in enumerate(counts([row_of(cell) for cell in group.cells])):
-            yield f"{'' if i else 'variables':15}{line}"
+        yield from counts([row_of(cell) for cell in group.cells])
     if built and group.heading is not None:
         yield from (f"  {cell.path} {tuple(cell.variable.shape)}" for cell in group.cells)
 
