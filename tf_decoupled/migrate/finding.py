@@ -49,6 +49,11 @@ class _Finder(ast.NodeVisitor):
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         if node.level or not node.module:
             return
+        if node.names[0].name == "*":
+            module = normal(node.module)[0]
+            if any(name.startswith(f"{module}.") for name in RULES):
+                self.note(node, None, "names behind a star can't be followed: import each")
+            return
         whys, kept = [], []
         for alias in node.names:
             full, gone = normal(f"{node.module}.{alias.name}")

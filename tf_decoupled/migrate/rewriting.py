@@ -42,6 +42,9 @@ class Rewriter(ast.NodeTransformer):
         if rule is None:
             return self.generic_visit(node)
         self.note(rule, gone)
+        if rule.given:
+            written = ", ".join(f"{name}={value}" for name, value in rule.given.items())
+            self.whys.append(f"where it is called, with {written}")
         return _parsed(rule.to)
 
     visit_Name = visit_Attribute
