@@ -214,14 +214,24 @@ def test_what_is_left_out_is_said():
     assert "td.addons has no such name" in found("tfa.optimizers.Nothing(0.1)")[0].why
 
 
+def test_names_behind_a_star_are_told_of():
+    assert "can't be followed" in findings("from keras.optimizers import *\nAdam(0.1)")[0].why
+    assert not findings("from os import *")
+
+
+def test_a_class_that_is_passed_on_needs_the_arguments_where_it_is_called():
+    why = "where it is called, with epsilon=1e-7, epsilon_hat=True"
+    assert why in found("make(keras.optimizers.Adam)")[0].why
+
+
 def test_imports_keep_what_is_not_replaced():
     (finding,) = findings("from transformers import create_optimizer, AutoModel")
     assert finding.new == "import tf_decoupled as td; from transformers import AutoModel"
     (finding,) = findings("from keras.optimizers.legacy import Optimizer")
     assert "gone in Keras 3" in finding.why and "td has no Optimizer" in finding.why
-    assert [f.new for f in findings("import tensorflow_addons as tfa")] == [
-        "import tf_decoupled as td"
-    ]
+    for kept in ("", "; import os"):
+        (finding,) = findings(f"import tensorflow_addons as tfa{kept.replace('; import', ',')}")
+        assert finding.new == f"import tf_decoupled as td{kept}"
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,17 @@ class _Finder(ast.NodeVisitor):
         self.found.append(Finding(node.lineno, " ".join(old.split()), new, why))
 
     def visit_Import(self, node: ast.Import) -> None:
-        if any(alias.name.partition(".")[0] == ADDONS for alias in node.names):
-            self.note(node, IMPORT, "Addons doesn't run with Keras 3")
+        kept = [alias for alias in node.names if alias.name.partition(".")[0] != ADDONS]
+        if len(kept) < len(node.names):
+            self.note(node, _with(kept, ast.Import(kept)), "Addons doesn't run with Keras 3")
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         if node.level or not node.module:
+            return
+        if node.names[0].name == "*":
+            module = normal(node.module)[0]
+            if any(name.startswith(f"{module}.") for name in RULES):
+                self.note(node, None, "names behind a star can't be followed: import each")
             return
         whys, kept = [], []
         for alias in node.names:
@@ -55,8 +61,7 @@ class _Finder(ast.NodeVisitor):
             whys += [f"td has no {alias.name}"] if gone and full not in RULES else []
             kept += [] if full in RULES or gone else [alias]
         if whys:
-            rest = ast.ImportFrom(node.module, kept, 0)
-            new = f"{IMPORT}; {ast.unparse(rest)}" if kept else IMPORT
+            new = _with(kept, ast.ImportFrom(node.module, kept, 0))
             self.note(node, new, "; ".join(dict.fromkeys(whys)))
 
     def visit_Assign(self, node: ast.Assign) -> None:
@@ -115,6 +120,11 @@ def _defaults(full: str) -> str:
     names = Names(ast.parse("import keras"))
     call = Rewriter(names, "").visit(ast.Call(tree, [], []))
     return ast.unparse(ast.fix_missing_locations(call))
+
+
+def _with(kept: list[ast.alias], statement: ast.stmt) -> str:
+    """The import of this library, and that of what stays."""
+    return f"{IMPORT}; {ast.unparse(statement)}" if kept else IMPORT
 
 
 def _last(node: ast.AST) -> str:

@@ -10,13 +10,12 @@ from tf_decoupled.migrate.rules import RULES, Rule
 class Rewriter(ast.NodeTransformer):
     """Replaces what the table knows in an expression, inner calls first.
 
-    whys: what the reader should know of the changes; changed: whether there is one.
+    whys: what the reader should know of the changes.
     """
 
     def __init__(self, names: Names, source: str):
         self.names, self.source = names, source
         self.whys: list[str] = []
-        self.changed = False
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
         """Numbers stay as they are spelt: 1e-3."""
@@ -43,6 +42,9 @@ class Rewriter(ast.NodeTransformer):
         if rule is None:
             return self.generic_visit(node)
         self.note(rule, gone)
+        if rule.given:
+            written = ", ".join(f"{name}={value}" for name, value in rule.given.items())
+            self.whys.append(f"where it is called, with {written}")
         return _parsed(rule.to)
 
     visit_Name = visit_Attribute
@@ -56,7 +58,6 @@ class Rewriter(ast.NodeTransformer):
         return RULES.get(schedulers if full.startswith(f"{schedulers}.") else full), gone
 
     def note(self, rule: Rule, gone: Sequence[str]) -> None:
-        self.changed = True
         by_hand = ["by hand, as for example so"] if rule.by_hand else []
         self.whys += [*gone, *by_hand, *([rule.why] if rule.why else [])]
 
