@@ -63,12 +63,13 @@ MAY_IMPORT = {
     "grad_init": {"gradients", "masks", "optimizers", "state"},
     "catalogue": set(),
     "export": {"pieces", "state"},
-    "callbacks": {"optimizer", "state", "math", "hyperparameters"},
+    "callbacks": {"blocks", "optimizer", "state", "math", "hyperparameters"},
     "importers": {
         *("masks", "state", "persistence", "optimizer", "optimizers", "hyperparameters"),
     },
 }
 SCHEDULES = ("cosine", "cycles", "decays", "phases", "piecewise", "plateau")
+CALLBACKS = ("hyperparameter_logger", "monitor", "reduce_on_plateau", "swap_averaged")
 SAME_LAYER = {
     *(("adam", "adamw"), ("sgd", "sgdw"), ("lookahead", "wrapper"), ("schedule_free", "wrapper")),
     ("amsgradw", "adamw"),
@@ -83,6 +84,9 @@ SAME_LAYER = {
     *(("sam", "tape"), ("per_example", "tape"), ("per_example", "random"), ("curvature", "tape")),
     *(("curvature", "random"), ("eigenvalues", "tape"), ("eigenvalues", "random")),
     ("eigenvalues", "curvature"),
+    *((callback, "of_model") for callback in (*CALLBACKS, "measuring")),
+    *((callback, "sampling") for callback in ("hyperparameter_logger", "monitor", "measuring")),
+    *(("monitor", "measuring"), ("monitor", "monitor_figure")),
 }
 
 
@@ -91,7 +95,8 @@ def layer_of(parts):
     return (parts[1], parts[2:]) if parts[0] == "engine" else (parts[0], parts[1:])
 
 
-PACKAGES = ("tf_decoupled", *(f"tf_decoupled.{name}" for name in ("experiments", "engine")))
+PACKAGES = ("tf_decoupled", "tf_decoupled.callbacks")
+PACKAGES += tuple(f"tf_decoupled.{name}" for name in ("experiments", "engine"))
 PACKAGES += ("tf_decoupled.engine.concerns", "tf_decoupled.engine.persistence")
 
 
@@ -119,7 +124,7 @@ def test_a_file_imports_only_from_the_layers_below_it(path):
         assert all(name[0] == "testing" for name in inside)
         return
     layer, _ = layer_of(parts)
-    folders = (["engine"], ["engine", "concerns"], ["engine", "persistence"])
+    folders = (["engine"], ["engine", "concerns"], ["engine", "persistence"], ["callbacks"])
     for name, below in (layer_of(name) for name in inside if name not in folders):
         same_layer = name == layer and below and (path.stem, below[0]) in SAME_LAYER
         assert same_layer or name in MAY_IMPORT[layer], f"{path.name} imports {name}"
