@@ -13,6 +13,7 @@ from cases import events_of, mirrored, small_data
 import tf_decoupled as td
 from tf_decoupled.callbacks import Monitor
 from tf_decoupled.callbacks.measuring import OF_VARIABLES, QUANTITIES
+from tf_decoupled.callbacks.monitor_figure import draw
 from tf_decoupled.testing import tpu
 
 sgd = functools.partial(td.SGD, learning_rate=0.1, jit_compile=False)
@@ -43,6 +44,10 @@ def fit(model, *callbacks, epochs=2, batch_size=16, **options):
 @functools.cache
 def emulated_tpu():
     return tpu.EmulatedTPUStrategy(2)
+
+
+def slowly(value):
+    return pytest.param(value, marks=pytest.mark.slow)
 
 
 class Values(keras.callbacks.Callback):
@@ -208,12 +213,23 @@ def test_scalars_for_tensorboard_stand_over_updates(tmp_path):
         np.testing.assert_array_equal(np.float32([*got[name].values()]), monitor.history[name])
 
 
-@pytest.mark.parametrize("parts", [2, 12])
-def test_the_figure_is_a_png_that_shows_something(tmp_path, parts):
-    monitor = Monitor(QUANTITIES, per="layer", every=2, png=tmp_path / "monitor.png")
-    fit(compiled(adamw, alike=parts - 2), monitor)
-    picture = tf.io.decode_png((tmp_path / "monitor.png").read_bytes()).numpy()
-    assert picture.shape[0] > 500 and len(np.unique(picture)) > 50
+def shows_something(png):
+    picture = tf.io.decode_png(png.read_bytes()).numpy()
+    return picture.shape[0] > 300 and len(np.unique(picture)) > 50
+
+
+def test_the_figure_is_a_png_that_shows_something(tmp_path):
+    png = tmp_path / "monitor.png"
+    monitor = Monitor(["slot_norms", "learning_rate"], per="layer", every=2, png=png)
+    fit(compiled(adamw), monitor)
+    assert shows_something(png)
+
+
+def test_a_figure_of_many_parts_names_some_of_them(tmp_path):
+    parts = {f"layer{i}": np.full(50, i) for i in range(40)}
+    panels = {"weight_norm": parts, "skipped_steps": {"": np.full(50, np.nan)}}
+    draw(np.arange(50), panels, tmp_path / "many.png")
+    assert shows_something(tmp_path / "many.png")
 
 
 def test_a_figure_that_cannot_be_drawn_takes_nothing_away(tmp_path):
@@ -227,7 +243,6 @@ def test_a_figure_that_cannot_be_drawn_takes_nothing_away(tmp_path):
 
 TRAININGS = {
     "eager": (adamw, dict()),
-    "graph": (adamw, dict(run_eagerly=False)),
     "together": (
         lambda: td.Lookahead(
             adamw(
@@ -266,8 +281,13 @@ def leaves_training_alone(make, options):
         np.testing.assert_array_equal(plain[name], watched[name], name)
 
 
+def test_training_is_bit_for_bit_the_same():
+    leaves_training_alone(adamw, dict(run_eagerly=False))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("make,options", TRAININGS.values(), ids=TRAININGS)
-def test_training_is_bit_for_bit_the_same(make, options):
+def test_so_it_is_in_eager_code_and_with_much_around_it(make, options):
     leaves_training_alone(make, options)
 
 
@@ -278,7 +298,7 @@ def test_so_it_is_where_xla_compiles_the_step(make, options):
     leaves_training_alone(make, options)
 
 
-@pytest.mark.parametrize("strategy", [mirrored, emulated_tpu])
+@pytest.mark.parametrize("strategy", [mirrored, slowly(emulated_tpu)])
 def test_replicas_have_the_norms_of_one_device(strategy):
     histories = []
     for scope in (contextlib.nullcontext, strategy().scope):
@@ -296,7 +316,7 @@ def test_replicas_have_the_norms_of_one_device(strategy):
         assert not cluster.without_kernel() and not cluster.using("float64")
 
 
-@pytest.mark.parametrize("dtype,rtol", [("bfloat16", 1e-6), ("float64", 1e-6)])
+@pytest.mark.parametrize("dtype,rtol", [("bfloat16", 2e-2), ("float64", 1e-6)])
 def test_the_weights_are_masters_where_there_are_and_doubles_stay_doubles(dtype, rtol):
     model = compiled(lambda: sgd(learning_rate=1e-5), dtype=dtype)
     monitor = Monitor(per="variable", every=1)
@@ -305,8 +325,8 @@ def test_the_weights_are_masters_where_there_are_and_doubles_stay_doubles(dtype,
     for name in NAMES:
         moved = got[f"relative_update/{name}"] * got[f"weight_norm/{name}"]
         expected = np.float32(1e-5) * got[f"gradient_norm/{name}"]
-        # A float32 weight near 1 is known to 6e-8.
-        np.testing.assert_allclose(moved, expected, rtol=2e-2 if dtype == "bfloat16" else rtol)
+        # A float32 master near 1 is known to 6e-8; a bfloat16 weight would not move at all.
+        np.testing.assert_allclose(moved, expected, rtol=rtol)
 
 
 class WithoutGradient(keras.Model):
@@ -429,6 +449,18 @@ def test_gradient_norms_can_be_kept_in_a_loop_of_one_s_own():
     optimizer.ask_for_gradient_norms(False)
     step(tf.constant([0.0, 0.0]), tf.constant(0.0))
     assert optimizer.gradient_norms() == {"v": np.float32(5e30), "w": 2.0}
+
+
+@pytest.mark.parametrize("sparse", ["exact", "lazy"])
+def test_the_norm_of_a_sparse_gradient_is_that_of_the_dense_one(sparse):
+    table = keras.Variable(np.ones((5, 2), "float32"), name="table")
+    optimizer = sgd(sparse=sparse)
+    optimizer.build([table])
+    optimizer.ask_for_gradient_norms()
+    slices = tf.IndexedSlices(tf.constant([[3.0, 0], [2, 0], [0, 12]]), [1, 1, 4], (5, 2))
+    with optimizer.keeping_gradient_norms():
+        optimizer.apply([slices], [table])
+    assert optimizer.gradient_norms() == {"table": 13.0}
 
 
 def test_it_refuses_other_optimizers_and_what_it_does_not_know(tmp_path):

@@ -81,7 +81,9 @@ def arrays_of(optimizer: Any, before: Look, now: Look, wanted: set[str]) -> dict
 
     pairs = [(b, n) for b, n in zip(before.parts, now.parts, strict=False) if not _overwrites(b)]
     first, second = [b for b, _ in pairs], [n for _, n in pairs]
-    arrays = {"weight_norm": spread(first, [_norms(b, b.p) for b in first])}
+    arrays: dict[str, np.ndarray] = {}
+    if wanted & {"weight_norm", "relative_update", "decay"}:
+        arrays["weight_norm"] = spread(first, [_norms(b, b.p) for b in first])
     if wanted & {"update_norm", "relative_update"}:
         arrays["update_norm"] = spread(first, [_norms(b, n.p - b.p) for b, n in pairs])
     if "decay" in wanted:
@@ -106,16 +108,17 @@ def _norms(part: Part, array: tf.Tensor) -> tf.Tensor:
 
 def value_of(column: Column, arrays: Mapping[str, np.ndarray]) -> float:
     """The column's number; NaN where there is none."""
-    weights = arrays["weight_norm"][column.cells]
+
+    def of(quantity: str) -> np.ndarray:
+        return arrays[quantity][column.cells]
+
     if column.quantity == "relative_update":
-        length = total(weights)
-        return total(arrays["update_norm"][column.cells]) / length if length else math.nan
+        return total(of("update_norm")) / (total(of("weight_norm")) or math.nan)
     if column.quantity == "decay":
-        decays = arrays["decay"][column.cells]
-        length = total(weights)
+        decays, lengths = of("decay"), of("weight_norm")
         alike = (decays == decays[0]).all()
-        return float(decays[0]) if alike else total(decays * weights) / (length or math.nan)
-    return total(arrays[column.quantity][column.cells])
+        return float(decays[0]) if alike else total(decays * lengths) / (total(lengths) or math.nan)
+    return total(of(column.quantity))
 
 
 def total(lengths: np.ndarray) -> float:
@@ -127,8 +130,9 @@ def total(lengths: np.ndarray) -> float:
 def numbers_of(model: keras.Model, quantities: Sequence[str], step: int) -> dict[str, float]:
     """The optimizer's own numbers, as the update after `step` others uses them."""
     optimizer, numbers = innermost(model), {}
-    h = optimizer.hyperparameters_at(step)
-    for name in (each for each in quantities if each in OF_OPTIMIZER):
+    own_quantities = [name for name in quantities if name in OF_OPTIMIZER]
+    h = optimizer.hyperparameters_at(step) if own_quantities else {}
+    for name in own_quantities:
         if name == "loss_scale":
             scale = loss_scale_of(model)
             numbers[name] = 1.0 if scale is None else float(tf.convert_to_tensor(scale))

@@ -157,10 +157,10 @@ class Monitor(keras.callbacks.Callback):
             self._ask(False)
             if not self.columns:
                 self._name()  # a model that got its variables in this batch
-            now = look_at(self.optimizer)
-            if before.parts and now.done > before.done and (self.first or passed):
+            moved = before.parts and updates_of(self.optimizer) > before.done
+            if moved and (self.first or passed):
                 self.first = False
-                self._sample(before, now)
+                self._sample(before, look_at(self.optimizer))
         self._join(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
