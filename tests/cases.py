@@ -109,3 +109,16 @@ def small_model(inputs=4, matrices_only=False):
 def small_data(rows=64, inputs=4):
     x = np.random.default_rng(2).normal(size=(rows, inputs)).astype("float32")
     return x, x.sum(1, keepdims=True)
+
+
+def events_of(folder):
+    """{tag, without "optimizer/": {step: value}} of all scalars in TensorBoard's event files."""
+    values = {}
+    for file in sorted(folder.glob("events*")):
+        for record in tf.data.TFRecordDataset(str(file)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                assert value.metadata.plugin_data.plugin_name == "scalars"
+                name = value.tag.removeprefix("optimizer/")
+                values.setdefault(name, {})[event.step] = float(tf.make_ndarray(value.tensor))
+    return values

@@ -1,4 +1,7 @@
-"""benchmarks/step_time.py: its variables are those of the networks, and it prints a table."""
+"""benchmarks/step_time.py: its variables are those of the networks, and it prints a table.
+
+benchmarks/monitor_cost.py prints one, too.
+"""
 
 import importlib.util
 import math
@@ -9,9 +12,16 @@ import sys
 import pytest
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "benchmarks" / "step_time.py"
-spec = importlib.util.spec_from_file_location("step_time", SCRIPT)
-step_time = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(step_time)
+
+
+def loaded(script):
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+step_time = loaded(SCRIPT)
 
 
 @pytest.fixture
@@ -80,3 +90,12 @@ def test_a_wrong_name_is_told_with_the_right_ones(capsys):
     with pytest.raises(SystemExit):
         step_time.main(["resnet5"])
     assert "no workload is called 'resnet5'; there are resnet50, " in capsys.readouterr().err
+
+
+def test_the_cost_of_a_monitor_is_a_table_of_ratios_to_training_without_one(capsys):
+    assert loaded(SCRIPT.with_name("monitor_cost.py")).main(["tiny", "--modes", "plain"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "|" in line]
+    rows = [line.strip("| ").split(" | ") for line in lines[2:]]
+    assert [row[0] for row in rows] == ["without", "Monitor()", "all, per variable"]
+    assert rows[0][2:] == ["1.000", "+0.00", "1.000"]
+    assert all(float(row[1]) > 0 and float(row[3]) > 0.5 for row in rows[1:])

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import mirrored, small_data, small_model
+from cases import events_of, mirrored, small_data, small_model
 
 import tf_decoupled as td
 from tf_decoupled.callbacks import HyperparameterLogger, SwapAveraged
@@ -267,26 +267,13 @@ def distance(left, right):
     return np.sqrt(sum(np.sum((a.astype(np.float64) - b) ** 2) for a, b in pairs))
 
 
-def written(folder):
-    """{tag: {step: value}} of all event files in a folder."""
-    values = {}
-    for file in sorted(folder.glob("events*")):
-        for record in tf.data.TFRecordDataset(str(file)):
-            event = tf.compat.v1.Event.FromString(record.numpy())
-            for value in event.summary.value:
-                assert value.metadata.plugin_data.plugin_name == "scalars"
-                name = value.tag.removeprefix("optimizer/")
-                values.setdefault(name, {})[event.step] = float(tf.make_ndarray(value.tensor))
-    return values
-
-
 def test_it_writes_rate_decay_and_every_live_hyperparameter_per_epoch(tmp_path):
     schedule = td.schedules.Linear(0.1, 20)
     model = compiled(
         lambda: td.AdamW(schedule, 0.3, decay_coupling="corrected", clipnorm=5.0, jit_compile=False)
     )
     fit(model, [HyperparameterLogger(tmp_path)])
-    got = written(tmp_path)
+    got = events_of(tmp_path)
     assert sorted(got["learning_rate"]) == [4, 8]
     for step in (4, 8):
         h = model.optimizer.hyperparameters_at(step)
@@ -309,13 +296,13 @@ def test_it_writes_rate_decay_and_every_live_hyperparameter_per_epoch(tmp_path):
 def test_every_n_updates_it_writes_at_the_first_chance(tmp_path, options, expected):
     model = compiled(plain_adamw, **options)
     fit(model, [HyperparameterLogger(tmp_path, update_freq=3)])
-    assert sorted(written(tmp_path)["learning_rate"]) == expected
+    assert sorted(events_of(tmp_path)["learning_rate"]) == expected
 
 
 def test_micro_steps_of_an_accumulation_are_no_updates(tmp_path):
     model = compiled(lambda: plain_adamw(gradient_accumulation_steps=2))
     fit(model, [HyperparameterLogger(tmp_path, update_freq=2)])
-    got = written(tmp_path)
+    got = events_of(tmp_path)
     assert sorted(got["learning_rate"]) == sorted(got["update_norm"]) == [2, 4]
 
 
@@ -327,7 +314,7 @@ def test_the_update_norm_is_the_length_of_the_last_update(tmp_path, update_freq,
         on_train_batch_end=lambda: weights.append(trainable(model)),
     )
     fit(model, [look, HyperparameterLogger(tmp_path, update_freq)])
-    got = written(tmp_path)["update_norm"]
+    got = events_of(tmp_path)["update_norm"]
     assert sorted(got) == list(steps)
     for step, value in got.items():
         np.testing.assert_allclose(value, distance(weights[step], weights[step - 1]), rtol=1e-5)
@@ -341,7 +328,7 @@ def test_the_update_norm_is_that_of_the_masters_of_low_precision_weights(tmp_pat
     model, seen = compiled(lambda: plain_sgd(1e-4), dtype="bfloat16"), [None]
     look = Call(on_train_batch_end=lambda: seen.append(masters()))
     fit(model, [look, HyperparameterLogger(tmp_path, update_freq=1)])
-    got = written(tmp_path)["update_norm"]
+    got = events_of(tmp_path)["update_norm"]
     for step in range(2, 9):
         np.testing.assert_allclose(got[step], distance(seen[step], seen[step - 1]), rtol=1e-5)
 
@@ -350,7 +337,7 @@ def test_at_the_end_of_an_epoch_it_does_not_mistake_averages_for_weights(tmp_pat
     model, weights = compiled(averaging), []
     look = Call(on_train_batch_end=lambda: weights.append(trainable(model)))
     fit(model, [look, SwapAveraged(), HyperparameterLogger(tmp_path)])
-    for step, value in written(tmp_path)["update_norm"].items():
+    for step, value in events_of(tmp_path)["update_norm"].items():
         expected = distance(weights[step - 1], weights[step - 2])
         np.testing.assert_allclose(value, expected, rtol=1e-5)
 
@@ -362,7 +349,7 @@ def test_over_data_of_unknown_size_the_update_norm_begins_with_the_second_epoch(
     model = compiled(plain_adamw)
     logger = HyperparameterLogger(tmp_path)
     model.fit(data, epochs=3, verbose=0, shuffle=False, callbacks=[logger])
-    got = written(tmp_path)
+    got = events_of(tmp_path)
     assert sorted(got["learning_rate"]) == [4, 8, 12] and sorted(got["update_norm"]) == [8, 12]
 
 
@@ -372,7 +359,7 @@ def test_skipped_steps_are_counted_and_have_no_update_norm(tmp_path):
     model = compiled(lambda: plain_sgd(skip_nonfinite=True))
     callbacks = [HyperparameterLogger(tmp_path, update_freq=1)]
     model.fit(x, y, batch_size=16, shuffle=False, verbose=0, callbacks=callbacks)
-    got = written(tmp_path)
+    got = events_of(tmp_path)
     assert got["skipped_steps"] == {1: 0, 2: 1, 3: 1}
     assert np.isfinite(list(got["update_norm"].values())).all()
 
@@ -381,18 +368,18 @@ def test_a_wrapper_s_hyperparameters_stand_beside_those_it_hides(tmp_path):
     inner = td.Lookahead(td.SGD(0.1, 0.2), sync_period=2)
     model = compiled(lambda: td.Lookahead(inner, sync_period=3))
     fit(model, [HyperparameterLogger(tmp_path)], epochs=1)
-    got = written(tmp_path)
+    got = events_of(tmp_path)
     assert got["sync_period"] == {4: 3} and got["inner/sync_period"] == {4: 2}
     np.testing.assert_allclose([got["learning_rate"][4], got["decay"][4]], [0.1, 0.02], rtol=1e-6)
     assert "inner/learning_rate" not in got
 
 
-def test_the_gradient_norm_that_an_optimizer_keeps_and_keras_loss_scale_are_written(tmp_path):
+def test_the_gradient_norm_that_an_optimizer_keeps_and_keras_loss_scale_are_events_of(tmp_path):
     optimizer = plain_sgd(track_gradient_norm=True)
     optimizer.update_norm = keras.Variable(2.0, trainable=False)  # no word of the library's
     model = compiled(lambda: keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=64.0))
     fit(model, [HyperparameterLogger(tmp_path)], epochs=1)
-    got = written(tmp_path)
+    got = events_of(tmp_path)
     assert got["loss_scale"] == {4: 64}
     rate, gradient = got["learning_rate"][4], got["gradient_norm"][4]
     np.testing.assert_allclose(got["update_norm"][4], rate * gradient, rtol=1e-4)
@@ -419,7 +406,7 @@ def test_on_replicas_both_leave_training_alone(tmp_path):
     assert all(equal(a, b) for a, b in zip(raw, swapped, strict=True))
     assert equal(states[0].values(), states[1].values())
     np.testing.assert_allclose(history["val_loss"], losses, rtol=1e-5)
-    got = written(tmp_path)["update_norm"]
+    got = events_of(tmp_path)["update_norm"]
     assert sorted(got) == [2, 4, 6, 8] and min(got.values()) > 0
 
 

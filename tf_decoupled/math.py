@@ -55,6 +55,12 @@ def norm(x: tf.Tensor, axes: Sequence[int] | None = None) -> tf.Tensor:
     return unit * tf.sqrt(tf.reduce_sum(tf.square(x / unit), axes, keepdims))
 
 
+def norms(x: tf.Tensor, stacked: bool) -> tf.Tensor:
+    """The norm of each array of a stack [n, ...]: [n]; or that of one array alone: [1]."""
+    x = x if stacked else tf.expand_dims(x, 0)
+    return tf.reshape(norm(x, list(range(1, x.shape.rank))), [-1])
+
+
 def clip_factor(length: tf.Tensor, limit: tf.Tensor | float) -> tf.Tensor:
     """min(1, limit / length), and NaN where the length isn't finite."""
     return tf.where(length > limit, limit / length, 1.0) + 0 * length

@@ -8,6 +8,7 @@ from tf_decoupled.engine.concerns.clipping import Clipping, GradientNorm
 from tf_decoupled.engine.concerns.constraints import Constraints
 from tf_decoupled.engine.concerns.estimates import Estimates
 from tf_decoupled.engine.concerns.evaluation import Evaluation
+from tf_decoupled.engine.concerns.gradient_norms import GradientNorms
 from tf_decoupled.engine.concerns.loss_scale import LossScale
 from tf_decoupled.engine.concerns.losses import Losses
 from tf_decoupled.engine.concerns.nonfinite import Nonfinite
@@ -22,6 +23,7 @@ ORDER: tuple[type[Concern], ...] = (
     LossScale,
     Nonfinite,
     GradientNorm,
+    GradientNorms,
     Clipping,
     Transforms,
     Caution,

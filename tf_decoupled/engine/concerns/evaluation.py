@@ -88,9 +88,9 @@ class Evaluation(Concern):
             yield
 
     @public
-    def training_values(self) -> Iterator[tuple[Cell, tf.Tensor]]:
-        """Each cell with what is trained, in the precision in which it is stepped."""
-        yield from self._values(None, {}, evaluation=False)
+    def training_parts(self) -> Iterator[Part]:
+        """Each block as the next step reads it: `p`, what is trained, `s`, the slots, and `h`."""
+        yield from self._parts(self.numbers())
 
     @public
     def restore_training_weights(self) -> None:
@@ -123,19 +123,22 @@ class Evaluation(Concern):
         self, wanted: set[int] | None, numbers: dict, evaluation: bool = True
     ) -> Iterator[tuple[Cell, tf.Tensor]]:
         """Each of these cells with its value for evaluation, or with that which is trained."""
+        for part in self._parts(numbers, wanted):
+            value = self._value(part) if evaluation else part.p
+            values = tf.unstack(value) if part.block.stacked else [value]
+            values = zip(part.block.cells, values, strict=True)
+            yield from ((c, v) for c, v in values if wanted is None or id(c) in wanted)
+
+    def _parts(self, numbers: dict, wanted: set[int] | None = None) -> Iterator[Part]:
+        """The blocks of these cells, each read."""
         optimizer = self.optimizer
         h = optimizer.hyperparameters_at(optimizer.iterations)
         for block in optimizer.blocks:
-            cells = [c for c in block.cells if wanted is None or id(c) in wanted]
-            if not cells:
-                continue
-            block = block.on(None)
-            part = Part(block, value=block.values())
-            Step(optimizer, h, numbers, [part]).read(part)
-            value = self._value(part) if evaluation else part.p
-            values = tf.unstack(value) if block.stacked else [value]
-            values = zip(block.cells, values, strict=True)
-            yield from ((c, v) for c, v in values if wanted is None or id(c) in wanted)
+            if wanted is None or any(id(cell) in wanted for cell in block.cells):
+                block = block.on(None)
+                part = Part(block, value=block.values())
+                Step(optimizer, h, numbers, [part]).read(part)
+                yield part
 
     def _value(self, part: Any) -> tf.Tensor:
         rule = part.block.rule
