@@ -2,9 +2,14 @@
 
 import inspect
 import warnings
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import keras
+
+# Where what Keras doesn't know is put by name while an object is copied; None where it is saved.
+_taken_along: ContextVar[dict[str, Any] | None] = ContextVar("taken_along", default=None)
 
 
 def register(cls: type, package: str, before: str | None = None) -> type:
@@ -26,22 +31,63 @@ def serialize(value: Any) -> Any:
     if not callable(value) or _is_known(value):
         return keras.saving.serialize_keras_object(value)
     name = getattr(value, "__name__", type(value).__name__)
-    is_lambda = name == "<lambda>"
-    needs = "`safe_mode=False`" if is_lambda else f"`custom_objects={{{name!r}: {name}}}`"
-    warnings.warn(
-        f"{'A lambda' if is_lambda else f'`{name}`'} is saved, and is not registered with Keras: "
-        f"loading needs {needs}. Instead, "
-        f"{'write a function and decorate it' if is_lambda else 'decorate it'} with "
-        "`@keras.saving.register_keras_serializable()`.",
-        stacklevel=3,
-    )
+    taken, is_lambda = _taken_along.get(), name == "<lambda>"
+    if taken is None:
+        _warn(name, is_lambda)
+    elif not is_lambda:
+        _take_along(value, taken)
     with warnings.catch_warnings():
         if is_lambda:
             warnings.simplefilter("ignore")  # Keras says the same, without the cure
         return keras.saving.serialize_keras_object(value)
 
 
+def _warn(name: str, is_lambda: bool) -> None:
+    needs = "`safe_mode=False`" if is_lambda else f"`custom_objects={{{name!r}: {name}}}`"
+    warnings.warn(
+        f"{'A lambda' if is_lambda else f'`{name}`'} is saved, and is not registered with Keras: "
+        f"loading needs {needs}. Instead, "
+        f"{'write a function and decorate it' if is_lambda else 'decorate it'} with "
+        "`@keras.saving.register_keras_serializable()`.",
+        stacklevel=4,
+    )
+
+
+def copied(reduce: Callable[[], tuple]) -> tuple:
+    """What `__reduce__` returns, with the functions and classes that Keras doesn't know.
+
+    Keras copies and pickles by way of a file, which needs no registration then.
+    """
+    taken: dict[str, Any] = {}
+    token = _taken_along.set(taken)
+    try:
+        load, saved = reduce()
+    finally:
+        _taken_along.reset(token)
+    return (_loaded_with, (taken, load, saved)) if taken else (load, saved)
+
+
+def _loaded_with(taken: dict[str, Any], load: Callable, saved: tuple) -> Any:
+    with keras.saving.custom_object_scope(taken):
+        return load(*saved)
+
+
+def _take_along(value: Any, taken: dict[str, Any]) -> None:
+    kind = _kind(value)
+    if taken.setdefault(kind.__name__, kind) is not kind:
+        raise ValueError(
+            f"Two that are called `{kind.__name__}` can't be copied together. Decorate them with "
+            "`@keras.saving.register_keras_serializable()`, each with a `name` of its own. "
+            f"Received: {taken[kind.__name__]!r} and {kind!r}"
+        )
+
+
+def _kind(value: Any) -> Any:
+    """What Keras looks for by its name: a function, or an object's class."""
+    return value if inspect.isfunction(value) else type(value)
+
+
 def _is_known(value: Any) -> bool:
-    kind = value if inspect.isfunction(value) else type(value)
+    kind = _kind(value)
     registered = keras.saving.get_registered_name(kind) != kind.__name__
     return registered or kind.__module__.partition(".")[0] == "keras"

@@ -102,6 +102,9 @@ class DecoupledDecay:
 
     def __reduce__(self) -> tuple:
         """As Keras copies and pickles optimizers; the class is made again from Keras's."""
+        return registry.copied(self._reduced)
+
+    def _reduced(self) -> tuple:
         load, saved = super().__reduce__()
         return _loaded, (self.keras_class, load.__name__, saved)
 

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_decoupled.engine import registry
 from tf_decoupled.engine.hyperparameters import Hyperparameter, is_variable, serialize
 from tf_decoupled.engine.persistence import naming
 from tf_decoupled.engine.persistence.naming import Known
@@ -296,6 +297,9 @@ class Saved:
         optimizer = cls(**{name: load(value) for name, value in config.items()})
         optimizer.state_may_follow = True
         return optimizer
+
+    def __reduce__(self) -> tuple:
+        return registry.copied(super().__reduce__)
 
     def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict:
         """TensorFlow's hook: the layout stands in a checkpoint for all that it writes itself."""
