@@ -202,6 +202,15 @@ def test_an_optimizer_with_a_lambda_is_copied_without_a_warning():
     assert [row.decays for row in copied.decay_report().rows] == [True, False, False, False]
 
 
+def test_an_optimizer_is_pickled_with_a_registered_function_that_pickle_does_not_find():
+    @keras.saving.register_keras_serializable("here")
+    def chosen(variable):
+        return "kernel" in variable.path
+
+    optimizer = td.AdamW(decay_mask=chosen)
+    assert pickle.loads(pickle.dumps(optimizer)).get_config() == optimizer.get_config()
+
+
 def test_an_optimizer_with_two_functions_of_one_name_is_not_copied():
     def kernels():
         return tf.constant(0.25)

@@ -57,33 +57,20 @@ def test_the_best_model_of_a_random_search_trains_on_and_from_a_file(client, lib
     best_model(client.RandomSearch(builder(library.AdamW), overwrite=False, **how))
 
 
-def test_hyperband_goes_on_from_its_own_trials(client, library, tmp_path):
+def test_hyperband_goes_on_from_its_own_trials_with_the_tuners_optimizer(client, library, tmp_path):
+    given = library.AdamW(0.125, weight_decay=0.25)
     how = dict(objective="val_loss", max_epochs=2, factor=2, seed=0, directory=tmp_path)
-    tuner = client.Hyperband(builder(library.AdamW), **how)
+    tuner = client.Hyperband(builder(keras.optimizers.SGD), optimizer=given, **how)
     tuner.search(X, Y, **DATA)
     trials = tuner.oracle.trials.values()
     assert any(trial.hyperparameters["tuner/initial_epoch"] > 0 for trial in trials)
     assert all(trial.status == "COMPLETED" for trial in trials)
     model, _ = best_model(tuner)
+    assert type(model.optimizer) is library.AdamW and not given.built
+    for each in (given, model.optimizer):
+        assert (float(each.learning_rate), float(each.weight_decay)) == (0.125, 0.25)
     model.fit(X, Y, **DATA)
     assert goes_on(model, tmp_path / "model.keras", X, Y, batch_size=16)
-
-
-def given(library):
-    return library.AdamW(0.125, weight_decay=0.25)
-
-
-@pytest.mark.parametrize("search", ["RandomSearch", "Hyperband"])
-def test_the_optimizer_of_a_tuner_takes_the_place_of_the_models(client, library, search, tmp_path):
-    how = dict(objective="val_loss", optimizer=given(library), seed=0, directory=tmp_path)
-    how |= dict(max_trials=1) if search == "RandomSearch" else dict(max_epochs=2, factor=2)
-    tuner = getattr(client, search)(builder(keras.optimizers.SGD), **how)
-    tuner.search(X, Y, **DATA)
-    optimizers = [tuner.optimizer, best_model(tuner)[0].optimizer]
-    for each in optimizers:
-        assert type(each) is library.AdamW
-        assert (float(each.learning_rate), float(each.weight_decay)) == (0.125, 0.25)
-    assert optimizers[0] is not optimizers[1] and not optimizers[0].built
 
 
 def test_a_tuner_finds_our_optimizers_by_their_registered_names(client, tmp_path):

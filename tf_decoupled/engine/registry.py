@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-# Where what Keras doesn't know is put by name while an object is copied; None where it is saved.
+# While an object is copied: what others wrote, by its name for Keras. None while one is saved.
 _taken_along: ContextVar[dict[str, Any] | None] = ContextVar("taken_along", default=None)
 
 
@@ -28,21 +28,19 @@ def register(cls: type, package: str, before: str | None = None) -> type:
 
 def serialize(value: Any) -> Any:
     """The value by Keras's scheme; a warning for what it won't find when it loads."""
-    if not callable(value) or _is_known(value):
-        return keras.saving.serialize_keras_object(value)
-    name = getattr(value, "__name__", type(value).__name__)
-    taken, is_lambda = _taken_along.get(), name == "<lambda>"
-    if taken is None:
-        _warn(name, is_lambda)
-    elif not is_lambda:
+    if (taken := _taken_along.get()) is not None:
         _take_along(value, taken)
+    elif callable(value) and not _is_known(value):
+        _warn(getattr(value, "__name__", type(value).__name__))
+    if not _is_lambda(value):
+        return keras.saving.serialize_keras_object(value)
     with warnings.catch_warnings():
-        if is_lambda:
-            warnings.simplefilter("ignore")  # Keras says the same, without the cure
+        warnings.simplefilter("ignore")  # Keras says the same, without the cure
         return keras.saving.serialize_keras_object(value)
 
 
-def _warn(name: str, is_lambda: bool) -> None:
+def _warn(name: str) -> None:
+    is_lambda = name == "<lambda>"
     needs = "`safe_mode=False`" if is_lambda else f"`custom_objects={{{name!r}: {name}}}`"
     warnings.warn(
         f"{'A lambda' if is_lambda else f'`{name}`'} is saved, and is not registered with Keras: "
@@ -54,9 +52,9 @@ def _warn(name: str, is_lambda: bool) -> None:
 
 
 def copied(reduce: Callable[[], tuple]) -> tuple:
-    """What `__reduce__` returns, with the functions and classes that Keras doesn't know.
+    """What `__reduce__` returns: Keras's, with the functions and classes that are others'.
 
-    Keras copies and pickles by way of a file, which needs no registration then.
+    Keras copies and pickles by way of a file, where it finds what is registered in that process.
     """
     taken: dict[str, Any] = {}
     token = _taken_along.set(taken)
@@ -64,7 +62,7 @@ def copied(reduce: Callable[[], tuple]) -> tuple:
         load, saved = reduce()
     finally:
         _taken_along.reset(token)
-    return (_loaded_with, (taken, load, saved)) if taken else (load, saved)
+    return _loaded_with, (taken, load, saved)
 
 
 def _loaded_with(taken: dict[str, Any], load: Callable, saved: tuple) -> Any:
@@ -74,12 +72,22 @@ def _loaded_with(taken: dict[str, Any], load: Callable, saved: tuple) -> Any:
 
 def _take_along(value: Any, taken: dict[str, Any]) -> None:
     kind = _kind(value)
-    if taken.setdefault(kind.__name__, kind) is not kind:
+    is_own = kind.__module__.partition(".")[0] in ("keras", "tf_decoupled")
+    if is_own or _is_lambda(value) or not (callable(value) or hasattr(value, "get_config")):
+        return
+    name = keras.saving.get_registered_name(kind)
+    if name != kind.__name__ and "<locals>" in kind.__qualname__:
+        return  # no pickle finds it, but Keras does, in this process
+    if taken.setdefault(name, kind) is not kind:
         raise ValueError(
-            f"Two that are called `{kind.__name__}` can't be copied together. Decorate them with "
+            f"Two that are called `{name}` can't be copied together. Decorate them with "
             "`@keras.saving.register_keras_serializable()`, each with a `name` of its own. "
-            f"Received: {taken[kind.__name__]!r} and {kind!r}"
+            f"Received: {taken[name]!r} and {kind!r}"
         )
+
+
+def _is_lambda(value: Any) -> bool:
+    return getattr(value, "__name__", None) == "<lambda>"
 
 
 def _kind(value: Any) -> Any:

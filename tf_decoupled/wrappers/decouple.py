@@ -105,7 +105,7 @@ class DecoupledDecay:
         return registry.copied(self._reduced)
 
     def _reduced(self) -> tuple:
-        load, saved = super().__reduce__()
+        load, saved = super(keras.optimizers.Optimizer, self).__reduce__()
         return _loaded, (self.keras_class, load.__name__, saved)
 
 
