@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "concerns": {"blocks", "concern", "hyperparameters", "math", "replicas", "state", "step"},
     "order": {"concern", "concerns"},
     "building": {"concerns", "stacking", "masks", "overwriting", "replicas", "state"},
-    "persistence": {"hyperparameters", "masks", "pieces", "state"},
+    "persistence": {"hyperparameters", "masks", "pieces", "registry", "state"},
     "optimizer": {
         *("arguments", "blocks", "building", "concern", "decay", "hyperparameters", "keras_hooks"),
         *("masks", "order", "persistence", "replicas", "reports", "rule", "state", "step"),

@@ -168,6 +168,58 @@ def test_an_optimizer_saved_copied_or_pickled_before_its_first_step_starts_from_
         np.testing.assert_array_equal(a, b)
 
 
+def kernels(variable):
+    """A mask, unknown to Keras."""
+    return "kernel" in variable.path
+
+
+def warm():
+    """A rate, unknown to Keras."""
+    return tf.constant(0.25)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: td.AdamW(warm, decay_mask=kernels),
+        lambda: td.Lookahead(td.AdamW(decay_mask=td.masks.matrices & kernels)),
+        lambda: td.decouple(keras.optimizers.RMSprop)(weight_decay=0.5, decay_mask=kernels),
+    ],
+    ids=["rate and mask", "in a mask in a wrapper", "decoupled"],
+)
+def test_an_optimizer_is_copied_and_pickled_with_functions_that_keras_does_not_know(make):
+    original = make()
+    for again in (copy.deepcopy, copy.copy, lambda one: pickle.loads(pickle.dumps(one))):
+        one = again(again(original))
+        assert type(one) is type(original) and one is not original
+        with pytest.warns(UserWarning, match="is not registered with Keras"):
+            assert one.get_config() == original.get_config()
+
+
+def test_an_optimizer_with_a_lambda_is_copied_without_a_warning():
+    copied = copy.deepcopy(td.AdamW(0.5, decay_mask=lambda variable: variable.path == "v0"))
+    copied.build(variables())
+    assert [row.decays for row in copied.decay_report().rows] == [True, False, False, False]
+
+
+def test_an_optimizer_is_pickled_with_a_registered_function_that_pickle_does_not_find():
+    @keras.saving.register_keras_serializable("here")
+    def chosen(variable):
+        return "kernel" in variable.path
+
+    optimizer = td.AdamW(decay_mask=chosen)
+    assert pickle.loads(pickle.dumps(optimizer)).get_config() == optimizer.get_config()
+
+
+def test_an_optimizer_with_two_functions_of_one_name_is_not_copied():
+    def kernels():
+        return tf.constant(0.25)
+
+    optimizer = td.AdamW(kernels, decay_mask=globals()["kernels"])
+    with pytest.raises(ValueError, match="Two that are called `kernels`"):
+        copy.deepcopy(optimizer)
+
+
 @pytest.mark.parametrize("build_first", [True, False])
 def test_a_train_checkpoint_resumes_bit_for_bit(build_first, tmp_path):
     make = lambda: td.Lookahead(td.AdamW(td.schedules.Cosine(0.01, 50)), sync_period=2)  # noqa: E731

@@ -102,7 +102,10 @@ class DecoupledDecay:
 
     def __reduce__(self) -> tuple:
         """As Keras copies and pickles optimizers; the class is made again from Keras's."""
-        load, saved = super().__reduce__()
+        return registry.copied(self._reduced)
+
+    def _reduced(self) -> tuple:
+        load, saved = super(keras.optimizers.Optimizer, self).__reduce__()
         return _loaded, (self.keras_class, load.__name__, saved)
 
 

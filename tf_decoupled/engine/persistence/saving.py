@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_decoupled.engine import registry
 from tf_decoupled.engine.hyperparameters import Hyperparameter, is_variable, serialize
 from tf_decoupled.engine.persistence import naming
 from tf_decoupled.engine.persistence.naming import Known
@@ -296,6 +297,10 @@ class Saved:
         optimizer = cls(**{name: load(value) for name, value in config.items()})
         optimizer.state_may_follow = True
         return optimizer
+
+    def __reduce__(self) -> tuple:
+        # Past that of Keras's class, which scikeras replaces: its own carries no state.
+        return registry.copied(super(keras.optimizers.Optimizer, self).__reduce__)
 
     def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict:
         """TensorFlow's hook: the layout stands in a checkpoint for all that it writes itself."""
