@@ -5,11 +5,14 @@ import functools
 import pathlib
 import re
 import shlex
+import sys
 
+import keras
+import numpy as np
 import pytest
 from test_distributed_training import SHELL
 
-from tf_decoupled.experiments import app, sweep
+from tf_decoupled.experiments import app, data, sweep
 from tf_decoupled.experiments.cells import Cells
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -25,6 +28,7 @@ SMALL = {
         *("--lambdas=0,0.1", "--seeds=0", "--workers=1"),
     ),
     "train": ("--epochs=1", "--examples=32", "--batch-size=16"),
+    "curves": ("--epochs=1", "--examples=32", "--batch-size=16"),
 }
 CLUSTER = ("multiworker", "parameter_server")
 
@@ -37,6 +41,21 @@ def commands(text):
 
 COMMANDS = sorted({each.strip() for path in DOCUMENTS for each in commands(path.read_text())})
 ALONE = [each for each in COMMANDS if not any(f"--strategy {name}" in each for name in CLUSTER)]
+
+
+(MODULE,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/command-line.md").read_text(), re.S)
+
+
+def mnist():
+    """In the place of a download: as many images, of nothing."""
+    labels = np.arange(6000) % 10
+    return (np.zeros((6000, 28, 28), "uint8"), labels), (np.zeros((32, 28, 28)), labels[:32])
+
+
+def cifar10(name, data_dir):
+    """In the place of the archive in a folder: the same shapes."""
+    split = data.Split(np.zeros((32, 32, 32, 3), "uint8"), np.arange(32) % 10)
+    return data.Dataset("cifar10", split, split, split, classes=10)
 
 
 class Here:
@@ -69,10 +88,17 @@ def test_the_commands_of_clusters_are_run_with_their_processes():
 @pytest.mark.parametrize("command", ALONE)
 def test_a_documented_command_runs(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "my_module.py").write_text(MODULE)
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", mnist)
+    arguments = shlex.split(command, comments=True)
+    if "paper" in arguments:
+        monkeypatch.setattr(data, "load", cifar10)
+        arguments += ["--model=shake_shake_8_2x2d"]
     pool = lambda *arguments: contextlib.nullcontext(Here(*arguments))  # noqa: E731
     monkeypatch.setattr(app, "sweep", functools.partial(sweep.sweep, pool=pool))
-    arguments = shlex.split(command, comments=True)
     app.main(app.parse([*arguments, *SMALL.get(arguments[1], ())]))
     said = capsys.readouterr().out
-    expected = {"sweep": "best cell (validation)", "train": "Test error: "}
-    assert expected.get(arguments[1], "AdamW") in said
+    expected = {"sweep": r"best cells? \(validation\)", "train": "Test error: "}
+    assert re.search(expected.get(arguments[1], "AdamW|SGDW"), said)
+    sys.modules.pop("my_module", None)

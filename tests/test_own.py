@@ -264,7 +264,9 @@ def test_the_arguments_of_a_sweep_reach_its_optimizers():
         "sgd", "decoupled", ("momentum=0.5", "nesterov=True"), 0.1, "schedule"
     )
     assert float(made.momentum) == 0.5 and made.get_config()["nesterov"]
-    assert float(optimizers.in_form("sgd", "coupled", (), 0.1, "schedule").momentum) == 0.9
+    assert float(
+        optimizers.in_form("sgd", "coupled", (), 0.1, "schedule").momentum
+    ) == pytest.approx(0.9)
 
 
 ALONE = [name for name in optimizers.OPTIMIZERS if optimizers.swept(name) == name]

@@ -61,4 +61,5 @@ def in_words(
 def spoken(seconds: float) -> str:
     """ "1.5 h": in the largest unit of which it is at least one."""
     size, name = next((unit for unit in UNITS if seconds >= unit[0]), UNITS[-1])
-    return f"{seconds / size:.2g} {name}"
+    number = seconds / size
+    return f"{number:{'.0f' if number >= 10 else '.2g'}} {name}"
