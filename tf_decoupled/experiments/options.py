@@ -30,6 +30,20 @@ def _arguments(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string("set", [], description, flag_values=values)
 
 
+def _run_flags(values: flags.FlagValues, of_optimizer: str) -> None:
+    """What a single run has."""
+    _text(values, "optimizer", "AdamW", of_optimizer)
+    _arguments(values)
+    flags.DEFINE_float(
+        "normalized_decay",
+        None,
+        "Weight decay times √(number of updates), of the run or of the present restart.",
+        flag_values=values,
+    )
+    _data_flags(values)
+    flags.DEFINE_integer("seed", 0, "Of weights and order.", flag_values=values)
+
+
 def sweep() -> flags.FlagValues:
     values = flags.FlagValues()
     text = functools.partial(_text, values)
@@ -75,18 +89,9 @@ def sweep() -> flags.FlagValues:
 def train() -> flags.FlagValues:
     values = flags.FlagValues()
     text = functools.partial(_text, values)
-    text("optimizer", "AdamW", "Any optimizer of tf_decoupled.")
-    _arguments(values)
+    _run_flags(values, "Any optimizer of tf_decoupled.")
     text("schedule", "cosine", "fixed, drop, cosine or restarts.")
-    flags.DEFINE_float(
-        "normalized_decay",
-        None,
-        "Weight decay times √(number of updates), of the run or of the present restart.",
-        flag_values=values,
-    )
     flags.DEFINE_float("warmup", 0.0, "Epochs of linear warm-up before it.", flag_values=values)
-    _data_flags(values)
-    flags.DEFINE_integer("seed", 0, "Of weights and order.", flag_values=values)
     text("strategy", "none", f"One of {', '.join(strategies.NAMES)}: see docs/distributed.md.")
     flags.DEFINE_integer(
         "replicas",
@@ -101,18 +106,10 @@ def train() -> flags.FlagValues:
 
 def curves() -> flags.FlagValues:
     values = flags.FlagValues()
-    text = functools.partial(_text, values)
-    text("optimizer", "AdamW", "AdamW or SGDW, whose rates are known; others with a rate by --set.")
-    _arguments(values)
-    flags.DEFINE_float(
-        "normalized_decay",
-        None,
-        f"Weight decay times √(number of updates) of a cycle. [{of_curves.NORMALIZED_DECAY}]",
-        flag_values=values,
-    )
-    _data_flags(values)
-    flags.DEFINE_integer("seed", 0, "Of weights and order.", flag_values=values)
-    text("out", "curves", "Folder for both runs, continued where there are any, and the PNG.")
+    known = ", ".join(of_curves.RATES)
+    _run_flags(values, f"{known} have a rate and a decay here; others need --set learning_rate.")
+    description = "Folder for both runs, continued where there are any, and the PNG."
+    _text(values, "out", "curves", description)
     return values
 
 
