@@ -173,7 +173,7 @@ def test_plot_of_no_csv_gets_one_line(capsys, tmp_path):
 def test_a_sweep_that_stops_says_that_the_same_command_continues(
     capsys, monkeypatch, error, code, words
 ):
-    def stop(*_):
+    def stop(*_, **__):
         raise error
 
     monkeypatch.setattr(app, "sweep", stop)
@@ -198,7 +198,7 @@ def test_a_run_whose_peer_has_gone_says_that_the_same_command_continues(capsys, 
 
 def test_flags_override_the_preset_and_l2s_override_lambdas(capsys, monkeypatch):
     seen = []
-    monkeypatch.setattr(app, "sweep", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(app, "sweep", lambda *arguments, **_: seen.append(arguments))
     run(capsys, "sweep", "--epochs=3", "--lambdas=0,0.1", "--l2s", "0.2:0.8", "--data-dir=a-b")
     settings, out, workers = seen[0]
     assert (settings.epochs, settings.batch_size, settings.data_dir) == (3, 128, "a-b")

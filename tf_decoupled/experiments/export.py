@@ -23,18 +23,19 @@ class Exported(tf.Module):
     def __init__(self, trained: loop.Loop, dataset: data.Dataset):
         super().__init__(name="exported")
         self.model, self.optimizer_state = trained.model, trained.optimizer.variables
+        self.model_state = [variable.value for variable in self.model.variables]  # random ones, too
         self.as_given, raw = dataset.as_given, dataset.train.images
         if not self.as_given:
             self.scale, self.shift = map(tf.constant, scaling(dataset))
         images = tf.TensorSpec([None, *raw.shape[1:]], raw.dtype, name="images")
         labels = tf.TensorSpec([None], tf.int64, name="labels")
 
-        @tf.function(input_signature=[images, labels])
+        @tf.function(input_signature=[images, labels], autograph=False)
         def train(images, labels):
             loss, error = trained.step(self._standardised(images), labels)
             return {"loss": loss, "error": error}
 
-        @tf.function(input_signature=[images])
+        @tf.function(input_signature=[images], autograph=False)
         def serve(images):
             logits = self.model(self._standardised(images), training=False)
             if self.model.compiled:  # a user's own: only its loss knows what it returns

@@ -57,19 +57,7 @@ def sweep() -> flags.FlagValues:
         "tf_decoupled that goes around none: its decoupled form alone.",
     )
     _arguments(values)
-    text("schedule", None, "Some of fixed,drop,cosine,restarts.")
-    text("alphas", None, "Initial learning rates: 0.1,0.3 or a range by factor 2, 0.001:0.016.")
-    text("lambdas", None, "Decays of both forms, 0 included or not: 0,0.00625:0.1.")
-    text("l2s", None, "Decays of the coupled form, where they are to be others.")
-    text("seeds", None, "Seeds of the whole grid: 0,1 or 0:4.")
-    text("best_seeds", None, "Further seeds of each form's best cell.")
-    text(
-        "coupling",
-        None,
-        "Decay of the decoupled form: "
-        + ", ".join(grid.COUPLINGS)
-        + ". By default the paper's, schedule.",
-    )
+    _grid_flags(values)
     _data_flags(values)
     flags.DEFINE_integer(
         "workers",
@@ -84,6 +72,23 @@ def sweep() -> flags.FlagValues:
         flag_values=values,
     )
     return values
+
+
+def _grid_flags(values: flags.FlagValues) -> None:
+    text = functools.partial(_text, values)
+    text("schedule", None, "Some of fixed,drop,cosine,restarts.")
+    text("alphas", None, "Initial learning rates: 0.1,0.3 or a range by factor 2, 0.001:0.016.")
+    text("lambdas", None, "Decays of both forms, 0 included or not: 0,0.00625:0.1.")
+    text("l2s", None, "Decays of the coupled form, where they are to be others.")
+    text("seeds", None, "Seeds of the whole grid: 0,1 or 0:4.")
+    text("best_seeds", None, "Further seeds of each form's best cell.")
+    text(
+        "coupling",
+        None,
+        "Decay of the decoupled form: "
+        + ", ".join(grid.COUPLINGS)
+        + ". By default the paper's, schedule.",
+    )
 
 
 def train() -> flags.FlagValues:
