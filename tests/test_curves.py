@@ -87,7 +87,7 @@ def test_both_runs_are_drawn_over_all_their_epochs(drawn):
     out, picture = drawn
     assert picture == out / "AdamW.png" and picture.read_bytes().startswith(b"\x89PNG")
     for schedule in curves.SCHEDULES:
-        found = curves.logged(out / schedule / "tensorboard")
+        found = curves.logged(out / f"AdamW_{schedule}" / "tensorboard")
         assert found.keys() >= curves.PANELS.keys()
         assert list(found["train_loss"]) == [1, 2, 3, 4, 5, 6, 7]
     rates = found["learning_rate"]
@@ -105,7 +105,7 @@ def test_curves_that_are_there_are_drawn_again_without_training(drawn, capsys):
 
 def test_a_half_written_log_of_a_killed_run_is_read_as_far_as_it_goes(drawn, tmp_path):
     out, _ = drawn
-    logs = (out / "cosine" / "tensorboard").iterdir()  # the second run's is empty
+    logs = (out / "AdamW_cosine" / "tensorboard").iterdir()  # the second run's is empty
     log = max(logs, key=lambda path: path.stat().st_size)
     (tmp_path / log.name).write_bytes(log.read_bytes()[:-20])
     assert list(curves.logged(tmp_path)["train_loss"]) == [1, 2, 3, 4, 5, 6, 7]

@@ -31,8 +31,9 @@ def curves(run: Run, out: Path) -> Path:
     for schedule, title in SCHEDULES.items():
         name = title.format(run.optimizer)
         print(f"{name}:")
-        error = train(replace(run, schedule=schedule), out / schedule)
-        found[name] = logged(out / schedule / "tensorboard"), error
+        folder = out / f"{run.optimizer}_{schedule}"
+        error = train(replace(run, schedule=schedule), folder)
+        found[name] = logged(folder / "tensorboard"), error
     picture = out / f"{run.optimizer}.png"
     draw({name: each for name, (each, _) in found.items()}, run, picture)
     for name, (_, error) in found.items():
