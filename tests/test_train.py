@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import tf_decoupled as td
-from tf_decoupled.experiments import data, export, train
+from tf_decoupled.experiments import data, export, optimizers, train
 from tf_decoupled.experiments.errors import InputError
 from tf_decoupled.experiments.train import Run, Training
 
@@ -62,7 +62,7 @@ def test_the_random_states_of_a_model_are_resumed(dataset, tmp_path):
     runs[0].resume(tmp_path)
     for number, state in enumerate(first):
         state.assign([7, number])
-    runs[0].checkpoints.save()
+    runs[0].save()
     runs[1].resume(tmp_path)
     assert [list(state.numpy()) for state in second] == [[7, 0], [7, 1], [7, 2]]
 
@@ -172,7 +172,7 @@ def test_arguments_are_python_literals():
     assert made.get_config()["decay_mask"] is not None
 
 
-@pytest.mark.parametrize("name", train.OPTIMIZERS)
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_every_optimizer_can_be_trained_with(name):
     made = train.optimizer(Run(optimizer=name, arguments=("learning_rate=0.01",), warmup=1.0), 10)
     assert type(made).__name__ == name
@@ -182,6 +182,6 @@ def test_every_optimizer_can_be_trained_with(name):
 
 def test_the_warm_up_rises_to_the_rate_and_the_schedule_ends_with_the_run():
     run = replace(RUN, epochs=10, warmup=2.0, arguments=("learning_rate=0.4",))
-    rate = train._schedule(run, 0.4, 10)
+    rate = train.schedule(run, 0.4, 10)
     found = [float(rate(step)) for step in (0, 10, 20, 60, 100)]
     assert found == pytest.approx([0, 0.2, 0.4, 0.2, 0], abs=1e-6)

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from tf_decoupled.addons.wrapped import become_averages
-from tf_decoupled.callbacks import innermost
+from tf_decoupled.callbacks.of_model import innermost
 from tf_decoupled.engine.optimizer import Optimizer
 
 

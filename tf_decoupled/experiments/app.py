@@ -1,10 +1,10 @@
 """The command `tf-decoupled`: its verbs, their flags, and what a wrong one is answered with."""
 
-import functools
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 import tf_decoupled as td
-from tf_decoupled.experiments import data, grid, models, strategies
+from tf_decoupled.experiments import curves, files, grid, options, own, strategies, terminal
 from tf_decoupled.experiments.errors import InputError
 from tf_decoupled.experiments.sweep import plot, sweep
 from tf_decoupled.experiments.train import Run, train
@@ -34,131 +34,71 @@ class Verb(NamedTuple):
     unnamed: str | None = None  # the flag whose value may stand without its name
 
 
-def _text(values: flags.FlagValues, name: str, default: str | None, description: str) -> None:
-    flags.DEFINE_string(name, default, description, flag_values=values)
-
-
-def _data_flags(values: flags.FlagValues) -> None:
-    names = {"dataset": data.NAMES, "model": models.NAMES}
-    for name, known in names.items():
-        _text(values, name, None, f"One of {', '.join(known)}.")
-    _text(values, "data_dir", None, "Folder of the data of fashion_mnist or cifar10.")
-    flags.DEFINE_integer("epochs", None, "Passes over the training images.", flag_values=values)
-    flags.DEFINE_integer("batch_size", None, "Images per update.", flag_values=values)
-
-
-def _sweep_flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-    text = functools.partial(_text, values)
-    presets = "; ".join(f"{name}: {preset.help}" for name, preset in grid.PRESETS.items())
-    text("preset", "quick", f"What the other flags start from. {presets}.")
-    text("out", "sweep", "Folder for OPTIMIZER.csv, continued where it exists, and OPTIMIZER.png.")
-    text("optimizer", "adam", "adam (Adam + L2 against AdamW) or sgd (SGD + L2 against SGDW).")
-    text("schedule", None, "Some of fixed,drop,cosine.")
-    text("alphas", None, "Initial learning rates: 0.1,0.3 or a range by factor 2, 0.001:0.016.")
-    text("lambdas", None, "Decays of both forms, 0 included or not: 0,0.00625:0.1.")
-    text("l2s", None, "Decays of the coupled form, where they are to be others.")
-    text("seeds", None, "Seeds of the whole grid: 0,1 or 0:4. Intervals need three.")
-    text(
-        "coupling",
-        None,
-        "Decay of the decoupled form: "
-        + ", ".join(grid.COUPLINGS)
-        + ". By default the paper's, schedule.",
-    )
-    _data_flags(values)
-    flags.DEFINE_integer(
-        "workers",
-        None,
-        "Processes; by default one per core, or one with a GPU. No result depends on it.",
-        flag_values=values,
-    )
-    return values
-
-
-def _train_flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-    text = functools.partial(_text, values)
-    text("optimizer", "AdamW", "Any optimizer of tf_decoupled.")
-    flags.DEFINE_multi_string(
-        "set",
-        [],
-        "An argument of the optimizer: --set weight_decay=0.1",
-        flag_values=values,
-    )
-    text("schedule", "cosine", "fixed, drop or cosine.")
-    flags.DEFINE_float("warmup", 0.0, "Epochs of linear warm-up before it.", flag_values=values)
-    _data_flags(values)
-    flags.DEFINE_integer("seed", 0, "Of weights and order.", flag_values=values)
-    text("strategy", "none", f"One of {', '.join(strategies.NAMES)}: see docs/distributed.md.")
-    flags.DEFINE_integer(
-        "replicas",
-        None,
-        "GPUs of mirrored, by default all; without a GPU, logical CPUs, to try it.",
-        flag_values=values,
-    )
-    text("out", "train", "Folder for checkpoints, continued where there are any, and TensorBoard.")
-    text("export", None, "Folder for a SavedModel with the signatures train and serve.")
-    return values
-
-
-def _plot_flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-    _text(values, "csv", "sweep/adam.csv", "The CSV of a sweep; the PNG goes beside it.")
-    return values
-
-
-def _optimizers_flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-    values.set_gnu_getopt()  # the pattern may stand before or after the flags
-    _text(values, "pattern", "*", 'As of file names: "*adam*"; capitals don\'t count.')
-    flags.DEFINE_boolean("markdown", False, "As the page docs/optimizers.md.", flag_values=values)
-    return values
+def _dataset(values: flags.FlagValues) -> str | None:
+    if values.data is None:
+        return values.dataset
+    if values.dataset is not None:
+        raise InputError("Give one of --data and --dataset.")
+    if not own.is_own(values.data):
+        raise InputError(f"--data looks like module:function. Received: {values.data!r}")
+    return values.data
 
 
 def _sweep(values: flags.FlagValues) -> None:
     given = {
         name: getattr(values, name)
-        for name in ("coupling", "dataset", "data_dir", "model", "epochs", "batch_size")
+        for name in ("coupling", "data_dir", "model", "epochs", "batch_size", "examples")
     }
-    lambdas = values.lambdas
+    given |= {"dataset": _dataset(values), "arguments": tuple(values.set)}
     for field, text in (
         ("alphas", values.alphas),
-        ("weight_decays", lambdas),
-        ("l2s", lambdas if values.l2s is None else values.l2s),
+        ("weight_decays", values.lambdas),
+        ("l2s", values.l2s),
     ):
         given[field] = None if text is None else grid.rates(field, text)
     given["seeds"] = None if values.seeds is None else grid.integers("seeds", values.seeds)
     if values.schedule is not None:
         given["schedules"] = tuple(filter(None, values.schedule.split(",")))
     settings = grid.preset(values.preset, values.optimizer, **given)
-    sweep(settings, Path(values.out), values.workers)
+    estimated = values.preset == "paper" if values.estimate is None else values.estimate
+    sweep(settings, Path(values.out), values.workers, estimated=estimated)
+
+
+def _quiet() -> None:
+    for logger in (logging.get_absl_logger(), tf.get_logger()):
+        logger.setLevel("WARNING")  # TensorFlow reports every collective and every checkpoint.
+
+
+def _run(values: flags.FlagValues) -> Run:
+    """The run that the flags describe: those of them that there are, and that are given."""
+    names = {field.name for field in fields(Run)} & {*values}
+    given = {name: getattr(values, name) for name in names - {"dataset"}}
+    given["dataset"] = _dataset(values)
+    return Run(arguments=tuple(values.set), **{k: v for k, v in given.items() if v is not None})
+
+
+def _deterministic(seed: int) -> None:
+    tf.config.experimental.enable_op_determinism()
+    tf.random.set_seed(seed)
 
 
 def _train(values: flags.FlagValues) -> None:
-    for logger in (logging.get_absl_logger(), tf.get_logger()):
-        logger.setLevel("WARNING")  # TensorFlow reports every collective and every checkpoint.
+    _quiet()
+    run = _run(values)
     strategy = strategies.make(values.strategy, values.replicas)
-    tf.config.experimental.enable_op_determinism()
-    tf.random.set_seed(values.seed)
-    names = (
-        "dataset",
-        "data_dir",
-        "model",
-        "epochs",
-        "batch_size",
-        "optimizer",
-        "schedule",
-        "warmup",
-        "seed",
-    )
-    given = {name: getattr(values, name) for name in names}
-    run = Run(arguments=tuple(values.set), **{k: v for k, v in given.items() if v is not None})
+    _deterministic(run.seed)
     export = None if values.export is None else Path(values.export)
     try:
         train(run, Path(values.out), export, strategy=strategy)
-    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+    except files.PEER_HAS_GONE as error:
         raise WorkerError("Another process of the cluster has gone.") from error
+
+
+def _curves(values: flags.FlagValues) -> None:
+    _quiet()
+    run = _run(values)
+    _deterministic(run.seed)
+    curves.curves(run, Path(values.out))
 
 
 def _plot(values: flags.FlagValues) -> None:
@@ -173,12 +113,6 @@ def _optimizers(values: flags.FlagValues) -> None:
     print(found.markdown() if values.markdown else found, end="" if values.markdown else "\n")
 
 
-def _migrate_flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-    _text(values, "file", None, "A Python file, or a folder of them; may stand without its name.")
-    return values
-
-
 def _migrate(values: flags.FlagValues) -> None:
     if values.file is None:
         raise InputError("migrate needs a file: tf-decoupled migrate FILE.py")
@@ -188,24 +122,29 @@ def _migrate(values: flags.FlagValues) -> None:
 VERBS = {
     "sweep": Verb(
         "Figures 1 and 2 of the AdamW paper: a map of test errors over rate and decay.",
-        _sweep_flags,
+        options.sweep,
         _sweep,
     ),
     "train": Verb(
         "Trains one model with one optimizer; can be interrupted, logs and exports.",
-        _train_flags,
+        options.train,
         _train,
     ),
-    "plot": Verb("The figure and summary of a sweep again, from its CSV.", _plot_flags, _plot),
+    "curves": Verb(
+        "Learning curves of AdamWR or SGDWR beside AdamW or SGDW: the paper's figures 3 and 4.",
+        options.curves,
+        _curves,
+    ),
+    "plot": Verb("The figure and summary of a sweep again, from its CSV.", options.plot, _plot),
     "optimizers": Verb(
         "Lists the optimizers: what each is, whose, and how much state it keeps.",
-        _optimizers_flags,
+        options.optimizers,
         _optimizers,
         unnamed="pattern",
     ),
     "migrate": Verb(
         "Tells what to write in place of other optimizers in Python files; changes nothing.",
-        _migrate_flags,
+        options.migrate,
         _migrate,
         unnamed="file",
     ),
@@ -256,7 +195,7 @@ def _values(name: str, given: Sequence[str]) -> flags.FlagValues:
     """The values of a verb's flags; exits with 2 on an unknown flag or an unreadable value."""
     values = VERBS[name].flags()
     try:
-        _, *surplus = values([name, *map(_underscored, given)])
+        _, *surplus = values([name, *_spelled(given, values)])
     except flags.Error as error:
         _refuse(f"{str(error).splitlines()[0]} (tf-decoupled {name} --help lists the flags.)")
     if len(surplus) == 1 and VERBS[name].unnamed and not values[VERBS[name].unnamed].present:
@@ -266,10 +205,18 @@ def _values(name: str, given: Sequence[str]) -> flags.FlagValues:
     return values
 
 
-def _underscored(argument: str) -> str:
-    """--data-dir=x-y as absl spells it, --data_dir=x-y."""
-    dashes, name, rest = re.fullmatch(r"(-*)([\w-]*)(.*)", argument, re.DOTALL).groups()
-    return "--" + name.replace("-", "_") + rest if dashes and name else argument
+def _spelled(given: Sequence[str], values: flags.FlagValues) -> Iterator[str]:
+    """--data-dir=x-y as absl spells it, --data_dir=x-y; values stay as they are."""
+    is_value = False
+    for argument in given:
+        match = re.fullmatch(r"--?([A-Za-z][\w-]*)(=.*)?", argument, re.DOTALL)
+        if is_value or not match:
+            is_value = False
+            yield argument
+            continue
+        name = match[1].replace("-", "_")
+        is_value = match[2] is None and name in values and not values[name].boolean
+        yield f"--{name}{match[2] or ''}"
 
 
 def _refuse(line: str) -> NoReturn:
@@ -294,5 +241,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def run() -> None:
-    """The console script's entry point."""
-    app.run(main, flags_parser=parse)
+    """What `tf_decoupled_command` and `python -m tf_decoupled` call."""
+    terminal.spell_out()
+    with terminal.output():
+        app.run(main, flags_parser=parse)

@@ -6,11 +6,9 @@ import keras
 import tensorflow as tf
 
 import tf_decoupled as td
-from tf_decoupled.experiments import data, loop, models
+from tf_decoupled.experiments import data, loop, optimizers, tasks
 from tf_decoupled.experiments.grid import Cell, Settings
 from tf_decoupled.experiments.results import DIVERGED, Outcome
-
-MOMENTUM = 0.9
 
 
 class Multiplied(keras.optimizers.schedules.LearningRateSchedule):
@@ -40,20 +38,27 @@ class Cells:
         self.settings = settings
         dataset = data.standardise(first(dataset, settings.examples))
         self.steps = settings.epochs * (len(dataset.train.labels) // settings.batch_size)
-        self.model = models.build(settings.model, dataset.train.images.shape[1:], dataset.classes)
+        self.model, self.reinitialize = tasks.network(settings.model, dataset)
         self.schedule = Multiplied(self.steps)
         self.loops = {
             form: loop.Loop(
                 self.model,
-                optimizer(settings, form, self.schedule),
+                self._optimizer(form),
                 dataset.train,
                 augmented=settings.dataset == "cifar10",
             )
-            for form in ("coupled", "decoupled")
+            for form in settings.forms
         }
         self.validation = loop.Evaluation(self.model, dataset.validation)
         self.test = loop.Evaluation(self.model, dataset.test)
         self.etas = {name: loop.multipliers(name, self.steps) for name in settings.schedules}
+
+    def _optimizer(self, form: str) -> td.Optimizer:
+        s = self.settings
+        made = optimizers.in_form(s.optimizer, form, s.arguments, self.schedule, s.coupling)
+        with optimizers.asked(s.forms[form].title):
+            made.build(self.model.trainable_variables)
+        return made
 
     @property
     def traces(self) -> dict[str, int]:
@@ -73,25 +78,12 @@ class Cells:
         return Outcome(train_loss, validation_error, test_error)
 
     def _prepare(self, optimizer: td.Optimizer, cell: Cell) -> None:
-        models.reinitialize(self.model, cell.seed)
+        self.reinitialize(cell.seed)
         optimizer.reset_state()
         self.schedule.alpha.assign(cell.alpha)
         self.schedule.eta.assign(self.etas[cell.schedule])
-        setattr(optimizer, "l2" if cell.form == "coupled" else "weight_decay", cell.lam)
-
-
-def optimizer(settings: Settings, form: str, schedule: Multiplied) -> td.Optimizer:
-    """The optimizer of one form. Both decay the same variables: the kernels."""
-    shared = dict(learning_rate=schedule, decay_mask=td.masks.matrices)
-    if settings.optimizer == "sgd":
-        shared["momentum"] = MOMENTUM
-    if form == "coupled":
-        coupled = {"adam": td.Adam, "sgd": td.SGD}[settings.optimizer]
-        made = coupled(l2=0.0, **shared)
-    else:
-        decoupled = {"adam": td.AdamW, "sgd": td.SGDW}[settings.optimizer]
-        made = decoupled(weight_decay=0.0, decay_coupling=settings.coupling, **shared)
-    return made
+        form = "coupled" if cell.form == "coupled" else "decoupled"
+        setattr(optimizer, self.settings.forms[form].decay, cell.lam)
 
 
 def first(dataset: data.Dataset, examples: int | None) -> data.Dataset:

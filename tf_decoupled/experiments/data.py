@@ -40,13 +40,17 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A named classification task of `classes` classes in three disjoint splits."""
+    """A named classification task of `classes` classes in three disjoint splits.
+
+    `as_given`: the images are a user's own numbers, [n, ...], fed to the model without a change.
+    """
 
     name: str
     train: Split
     validation: Split
     test: Split
     classes: int
+    as_given: bool = False
 
 
 def load(name: str, data_dir: str | None = None) -> Dataset:
@@ -101,8 +105,10 @@ def standardise(dataset: Dataset) -> Dataset:
         x ← (x / 255 − mean) / std
 
     mean and std are the training split's, per channel, for all three splits. A channel that never
-    changes is only centred.
+    changes is only centred. What is `as_given` stays so.
     """
+    if dataset.as_given:
+        return dataset
     channels = np.moveaxis(dataset.train.images, -1, 0)
     counts = np.stack([np.bincount(c.ravel(), minlength=256) for c in channels])
     values = np.arange(256) / 255
@@ -143,6 +149,13 @@ def augment(images: Any, seed: Any, padding: int = 4) -> tf.Tensor:
     return tf.ensure_shape(tf.gather(rows, columns, axis=2, batch_dims=1), images.shape)
 
 
+def _folder(data_dir: str) -> Path:
+    try:
+        return Path(data_dir).expanduser()
+    except RuntimeError as error:  # ~ of somebody whom this machine doesn't know
+        raise InputError(f"data_dir can't be found: {error} Received: {data_dir!r}.") from error
+
+
 # Fashion-MNIST
 
 
@@ -172,7 +185,7 @@ def read_fashion_mnist(data_dir: str) -> tuple[Split, Split]:
 
     Raises `InputError` where a file is missing, damaged, or not Fashion-MNIST's by its SHA-256.
     """
-    folder = Path(data_dir).expanduser()
+    folder = _folder(data_dir)
     train_images, train_labels, test_images, test_labels = (
         _read_idx(folder, name) for name in FASHION_MNIST_SHA256
     )
@@ -256,7 +269,7 @@ def _cifar10(data_dir: str | None) -> Dataset:
 
 def _prepared_cifar10(tfds: Any, data_dir: str | None) -> Any:
     """The builder with its files written: by an earlier run, from the archive, or downloaded."""
-    folder = Path(data_dir).expanduser() if data_dir is not None else None
+    folder = _folder(data_dir) if data_dir is not None else None
     if folder is not None and not folder.is_dir():
         raise InputError(f"There is no folder {folder}. {_CIFAR10_WAYS_OUT}")
     builder = tfds.builder("cifar10", data_dir=folder)
@@ -310,7 +323,12 @@ def _check_connection(host: str) -> None:
 
 
 def _read_tfds(tfds: Any, builder: Any, split: str) -> Split:
-    examples = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
+    try:
+        examples = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(
+            f"CIFAR-10 in {builder.data_dir} is damaged: {error}. {_CIFAR10_WAYS_OUT}"
+        ) from error
     # The official order, whatever the shards of the prepared copy.
     order = np.argsort(examples["id"])
     return Split(examples["image"][order], examples["label"][order].astype(np.int64))

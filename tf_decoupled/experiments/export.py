@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_decoupled.experiments import data, loop
-from tf_decoupled.experiments.errors import InputError
+from tf_decoupled.experiments.files import writing
 
 
 class Exported(tf.Module):
@@ -16,40 +16,46 @@ class Exported(tf.Module):
         serve(images)         -> logits, probabilities                        float32 [n, classes]
 
     images: uint8 [n, height, width, channels] as the dataset has them, labels: int64 [n].
+    Of a user's own data they are as those are; a user's own model serves its `outputs`.
     `dataset` is the raw one that the loop was trained on; its standardisation is exported too.
     """
 
     def __init__(self, trained: loop.Loop, dataset: data.Dataset):
         super().__init__(name="exported")
         self.model, self.optimizer_state = trained.model, trained.optimizer.variables
-        self.scale, self.shift = map(tf.constant, scaling(dataset))
-        images = tf.TensorSpec([None, *dataset.train.images.shape[1:]], tf.uint8, name="images")
+        self.model_state = [variable.value for variable in self.model.variables]  # random ones, too
+        self.as_given, raw = dataset.as_given, dataset.train.images
+        if not self.as_given:
+            self.scale, self.shift = map(tf.constant, scaling(dataset))
+        images = tf.TensorSpec([None, *raw.shape[1:]], raw.dtype, name="images")
         labels = tf.TensorSpec([None], tf.int64, name="labels")
 
-        @tf.function(input_signature=[images, labels])
+        @tf.function(input_signature=[images, labels], autograph=False)
         def train(images, labels):
             loss, error = trained.step(self._standardised(images), labels)
             return {"loss": loss, "error": error}
 
-        @tf.function(input_signature=[images])
+        @tf.function(input_signature=[images], autograph=False)
         def serve(images):
             logits = self.model(self._standardised(images), training=False)
+            if self.model.compiled:  # a user's own: only its loss knows what it returns
+                return {"outputs": logits}
             return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
         self.train, self.serve = train, serve
 
     def _standardised(self, images: tf.Tensor) -> tf.Tensor:
+        if self.as_given:
+            return images
         return tf.cast(images, tf.float32) * self.scale + self.shift
 
     def save(self, folder: Path) -> None:
         """Writes the SavedModel. Raises `InputError` where the folder can't be written."""
-        try:
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             tf.saved_model.save(
                 self, str(folder), signatures={"train": self.train, "serve": self.serve}
             )
-        except (OSError, tf.errors.OpError) as error:
-            raise InputError(f"{folder} can't be written: {error}") from error
 
 
 def scaling(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:

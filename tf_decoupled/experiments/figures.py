@@ -1,5 +1,6 @@
 """The heat maps of a sweep, laid out as figures 1 and 2 of the paper."""
 
+import io
 import math
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from tf_decoupled.experiments import statistics
-from tf_decoupled.experiments.errors import InputError
-from tf_decoupled.experiments.grid import OPTIMIZERS, Cell, Settings
+from tf_decoupled.experiments.files import replace
+from tf_decoupled.experiments.grid import Cell, Settings
 from tf_decoupled.experiments.results import Outcome
 from tf_decoupled.experiments.statistics import Map
 
@@ -28,16 +29,16 @@ SCHEDULE_TITLES = {
     "fixed": "fixed learning rate",
     "drop": "step-drop learning rate",
     "cosine": "cosine annealing",
+    "restarts": "warm restarts",
 }
 LAMBDA_LABELS = {"coupled": "L2 factor λ", "decoupled": "weight decay λ"}
 
 
 def draw(settings: Settings, outcomes: dict[Cell, Outcome], path: Path) -> None:
     """Writes the PNG of one optimizer. Raises `InputError` where `path` can't be written."""
-    try:
-        heat_maps(settings, outcomes).savefig(path)
-    except OSError as error:
-        raise InputError(f"{path} can't be written: {error.strerror}.") from error
+    picture = io.BytesIO()
+    heat_maps(settings, outcomes).savefig(picture, format="png")
+    replace(path, picture.getvalue())
 
 
 def heat_maps(settings: Settings, outcomes: dict[Cell, Outcome]) -> Figure:
@@ -47,7 +48,7 @@ def heat_maps(settings: Settings, outcomes: dict[Cell, Outcome]) -> Figure:
     two forms are side by side, as in figure 2. Errors are means over the seeds; the best by
     validation error are circled, and a line goes through the best λ of every α, as fitted.
     """
-    panels = [[(f, s) for s in settings.schedules] for f in OPTIMIZERS[settings.optimizer]]
+    panels = [[(f, s) for s in settings.schedules] for f in settings.forms]
     if len(settings.schedules) == 1:
         panels = [[row[0] for row in panels]]
     maps = {
@@ -69,10 +70,10 @@ def heat_maps(settings: Settings, outcomes: dict[Cell, Outcome]) -> Figure:
 
 
 def _title(settings: Settings) -> str:
-    names = OPTIMIZERS[settings.optimizer]
+    names = " and ".join(form.title for form in settings.forms.values())
     seeds = f"mean of {len(settings.seeds)} seeds" if len(settings.seeds) > 1 else "1 seed"
     return (
-        f"Test error of {names['coupled']} and {names['decoupled']}\n"
+        f"Test error of {names}\n"
         f"{settings.dataset}, {settings.model}, {settings.epochs} epochs, {seeds}; "
         f"○ the {CIRCLED} best by validation error, line: the best λ"
     )
@@ -148,9 +149,7 @@ def _valley(ax: Axes, errors: Map, columns: np.ndarray) -> None:
 
 def _labels(ax: Axes, settings: Settings, panel: tuple[str, str], errors: Map) -> None:
     form, schedule = panel
-    ax.set_title(
-        f"{OPTIMIZERS[settings.optimizer][form]}, {SCHEDULE_TITLES[schedule]}", fontsize=10
-    )
+    ax.set_title(f"{settings.forms[form].title}, {SCHEDULE_TITLES[schedule]}", fontsize=10)
     ax.set_xlabel(LAMBDA_LABELS[form])
     ax.set_xticks(_columns(errors.lambdas), [f"{lam:.3g}" for lam in errors.lambdas], fontsize=8)
     ax.set_yticks(range(len(errors.alphas)), [f"{a:.3g}" for a in errors.alphas], fontsize=8)

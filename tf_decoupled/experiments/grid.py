@@ -1,17 +1,20 @@
 """What a sweep computes: its settings, its presets, and the cells of its grid."""
 
 import math
-from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
-from tf_decoupled.experiments import data
+from tf_decoupled.experiments import data, optimizers, own
 from tf_decoupled.experiments.errors import InputError
 
 OPTIMIZERS = {
-    "adam": {"coupled": "Adam + L2", "decoupled": "AdamW"},
-    "sgd": {"coupled": "SGD + L2", "decoupled": "SGDW"},
+    name: {form: each.title for form, each in pair.items()}
+    for name, pair in optimizers.PAIRS.items()
 }
-SCHEDULES = ("fixed", "drop", "cosine")
+SCHEDULES = ("fixed", "drop", "cosine", "restarts")
+# What float32 holds with all its digits, and what the random generators take.
+SMALLEST, LARGEST = float.fromhex("0x1p-126"), float.fromhex("0x1.fffffep127")
+LARGEST_SEED, MOST_SEEDS, MOST_UPDATES = 2**31 - 1, 1000, 2**31 - 1
 COUPLINGS = ("learning_rate", "schedule", "independent", "corrected")
 
 
@@ -92,6 +95,8 @@ class Settings:
 
     `l2s` are the λ of the coupled form, `weight_decays` those of the decoupled one. The whole grid
     is run with each of `seeds`. `examples` keeps the first so many of every split.
+    `arguments` are the optimizer's, "name=value". `model` and `dataset` may be a user's own,
+    `module:function`; `fingerprint` is then what these were.
     """
 
     alphas: tuple[float, ...]
@@ -107,6 +112,8 @@ class Settings:
     batch_size: int = 128
     seeds: tuple[int, ...] = (0,)
     examples: int | None = None
+    arguments: tuple[str, ...] = ()
+    fingerprint: str = ""
 
     def __post_init__(self):
         for name in ("alphas", "l2s", "weight_decays", "seeds"):
@@ -115,15 +122,17 @@ class Settings:
         self._check_numbers()
 
     def _check_names(self) -> None:
-        check_name("optimizer", self.optimizer, tuple(OPTIMIZERS))
+        object.__setattr__(self, "optimizer", optimizers.swept(self.optimizer))
         check_name("coupling", self.coupling, COUPLINGS)
-        check_name("dataset", self.dataset, data.NAMES)
+        check_task(self)
         for schedule in self.schedules:
             check_name("schedule", schedule, SCHEDULES)
 
     def _check_numbers(self) -> None:
+        if "coupled" not in self.forms and self.l2s:
+            raise InputError(f"{self.optimizer} has no coupled form: leave l2s out.")
         for name in ("alphas", "l2s", "weight_decays", "schedules", "seeds"):
-            if not getattr(self, name):
+            if not getattr(self, name) and (name != "l2s" or "coupled" in self.forms):
                 raise InputError(f"The grid is empty: {name} has no value.")
         for name, least in (
             ("alphas", "above"),
@@ -131,13 +140,16 @@ class Settings:
             ("weight_decays", "at least"),
         ):
             for x in getattr(self, name):
-                if not math.isfinite(x) or x < 0 or (x == 0 and least == "above"):
-                    raise InputError(f"{name} must be {least} 0 and finite. Received: {x}")
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1. Received: {getattr(self, name)}")
-        if min(self.seeds) < 0:
-            raise InputError(f"Seeds must be at least 0. Received: {min(self.seeds)}")
+                if not (SMALLEST <= x <= LARGEST or (x == 0 and least == "at least")):
+                    raise InputError(
+                        f"{name} must be {least} 0 and finite, in float32. Received: {x}"
+                    )
+        check_whole(self)
+        check_seeds(self.seeds)
+
+    @property
+    def forms(self) -> dict[str, optimizers.Form]:
+        return optimizers.forms(self.optimizer)
 
     def lambdas(self, form: str) -> tuple[float, ...]:
         return self.l2s if form == "coupled" else self.weight_decays
@@ -148,7 +160,7 @@ class Settings:
             cell(form, schedule, alpha, lam, seed): None
             for seed in self.seeds
             for schedule in self.schedules
-            for form in OPTIMIZERS[self.optimizer]
+            for form in self.forms
             for alpha in self.alphas
             for lam in self.lambdas(form)
         }
@@ -178,9 +190,15 @@ def cell(form: str, schedule: str, alpha: float, lam: float, seed: int) -> Cell:
 def preset(name: str, optimizer: str, **given: object) -> Settings:
     """The settings of `PRESETS[name]` for `optimizer`, save for what is `given` and not None."""
     check_name("preset", name, tuple(PRESETS))
-    check_name("optimizer", optimizer, tuple(OPTIMIZERS))
-    chosen = PRESETS[name]
-    settings = Settings(
+    chosen, optimizer = PRESETS[name], optimizers.swept(optimizer)
+    given = {k: v for k, v in given.items() if v is not None}
+    decays = given.get("weight_decays")
+    grids = {"weight_decays": rates("weight_decays", chosen.weight_decays[_like(optimizer)])}
+    if "coupled" in optimizers.forms(optimizer):
+        grids["l2s"] = decays if decays is not None else rates("l2s", chosen.l2s[_like(optimizer)])
+    if "alphas" not in given:
+        grids["alphas"] = _rates(chosen, optimizer)
+    settings = dict(
         optimizer=optimizer,
         dataset=chosen.dataset,
         model=chosen.model,
@@ -188,11 +206,28 @@ def preset(name: str, optimizer: str, **given: object) -> Settings:
         batch_size=chosen.batch_size,
         schedules=tuple(chosen.schedules.split(",")),
         seeds=integers("seeds", chosen.seeds),
-        alphas=rates("alphas", chosen.alphas[optimizer]),
-        l2s=rates("l2s", chosen.l2s[optimizer]),
-        weight_decays=rates("weight_decays", chosen.weight_decays[optimizer]),
     )
-    return replace(settings, **{k: v for k, v in given.items() if v is not None})
+    return Settings(**{"l2s": ()} | settings | grids | given)
+
+
+def _like(optimizer: str) -> str:
+    """Whose grid a preset gives it."""
+    return "sgd" if optimizer in ("sgd", "lars") else "adam"
+
+
+def _rates(chosen: Preset, optimizer: str) -> tuple[float, ...]:
+    """The rates of Adam's or SGD's grid, moved by how much larger the optimizer's default is."""
+    model = _like(optimizer)
+    found = rates("alphas", chosen.alphas[model])
+    if optimizer == model:
+        return found
+    ours, theirs = (
+        optimizers.forms(each)["decoupled"].optimizer.declared["learning_rate"].default
+        for each in (optimizer, model)
+    )
+    if isinstance(ours, bool) or not isinstance(ours, (int, float)) or ours <= 0:
+        raise InputError(f"{optimizer} has no rate of its own: give --alphas. Received: {ours!r}")
+    return tuple(rate * ours / theirs for rate in found)
 
 
 def rates(name: str, text: str) -> tuple[float, ...]:
@@ -219,9 +254,37 @@ def integers(name: str, text: str) -> tuple[int, ...]:
     """ "0,3:5" is (0, 3, 4, 5)."""
     try:
         pairs = [item.partition(":") for item in text.split(",") if item.strip()]
-        return tuple(i for a, _, b in pairs for i in range(int(a), int(b or a) + 1))
+        ranges = [range(int(a), int(b or a) + 1) for a, _, b in pairs]
     except ValueError:
         raise InputError(f"{name} must be whole numbers. Received: {text!r}") from None
+    if any(each and each[-1] - each[0] >= MOST_SEEDS for each in ranges):
+        raise InputError(f"{name} must be at most {MOST_SEEDS} numbers. Received: {text!r}")
+    return tuple(i for each in ranges for i in each)
+
+
+def check_whole(settings: Any) -> None:
+    """Raises where one of the numbers that count something is below 1."""
+    for name in ("epochs", "batch_size", "examples"):
+        if (value := getattr(settings, name)) is not None and value < 1:
+            raise InputError(f"{name} must be at least 1. Received: {value}")
+
+
+def check_seeds(seeds: tuple[int, ...]) -> None:
+    for seed in seeds:
+        if not 0 <= seed <= LARGEST_SEED:
+            raise InputError(f"A seed must be from 0 to {LARGEST_SEED}. Received: {seed}")
+
+
+def check_updates(updates: int) -> None:
+    """Raises for more than schedules are exact for."""
+    if updates > MOST_UPDATES:
+        raise InputError(f"A run must have at most {MOST_UPDATES} updates. Received: {updates}")
+
+
+def check_task(settings: Any) -> None:
+    """Raises for a dataset that is neither known nor a user's own."""
+    if not own.is_own(settings.dataset):
+        check_name("dataset", settings.dataset, data.NAMES)
 
 
 def check_name(what: str, name: str, known: tuple[str, ...]) -> None:

@@ -1,6 +1,8 @@
 """Training and evaluation, an epoch at a time, each one compiled graph over data in memory."""
 
 import functools
+import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -12,17 +14,29 @@ from tf_decoupled.experiments.strategies import share
 
 EVALUATION_BATCH = 1000
 DROPS = (0.3, 0.6, 0.8)
+CYCLES = 3
 
 
-def schedule(name: str, rate: float, steps: int) -> float | schedules.LearningRateSchedule:
-    """`rate`, as it changes over `steps` updates in the paper's schedules.
+def schedule(
+    name: str, rate: float, steps: int, warmup: int = 0
+) -> float | schedules.LearningRateSchedule:
+    """`rate`, as it changes over `steps` updates in the paper's schedules, after a linear warm-up.
 
     `fixed`: not at all. `drop`: by 10 after 30, 60 and 80 % of the updates. `cosine`: to 0.
+    `restarts`: to 0 three times, over cycles each twice as long as the one before.
     """
-    if name == "fixed":
-        return rate
-    if name == "cosine":
-        return schedules.Cosine(rate, steps)
+    if name == "restarts":
+        first = math.ceil(steps / (2**CYCLES - 1))
+        return schedules.CosineRestarts(rate, first, t_mul=2.0, warmup_steps=warmup)
+    after = {"fixed": _fixed, "drop": _drop, "cosine": schedules.Cosine}[name](rate, steps)
+    return schedules.Warmup(after, warmup) if warmup else after
+
+
+def _fixed(rate: float, steps: int) -> float:
+    return rate
+
+
+def _drop(rate: float, steps: int) -> schedules.LearningRateSchedule:
     last = sorted({max(0, round(share * steps) - 1) for share in DROPS})
     return schedules.PiecewiseConstant(last, [rate / 10**i for i in range(len(last) + 1)])
 
@@ -43,6 +57,19 @@ def order(seed: int, epoch: int, examples: int, batch_size: int) -> np.ndarray:
     return shuffled[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
 
 
+def objective(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Labels and outputs to loss and error, [n] each: by a compiled model's own loss, if it is one.
+
+    What a layer adds to the loss, a regularizer for one, is in that.
+    """
+
+    def compiled(labels: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        loss, error = model.compute_loss(y=labels, y_pred=outputs), wrong(labels, outputs)
+        return tf.broadcast_to(tf.cast(loss, tf.float32), tf.shape(error)), error
+
+    return compiled if model.compiled else loss_and_error
+
+
 class Loop:
     """Trains `model` with `optimizer` on `train`, standardised images in memory.
 
@@ -60,6 +87,7 @@ class Loop:
         strategy: tf.distribute.Strategy | None = None,
     ):
         self.model, self.optimizer, self.augmented = model, optimizer, augmented
+        self.objective = objective(model)
         self.images, self.labels = (tf.constant(part) for part in train)
         self.strategy = strategy or tf.distribute.get_strategy()
         self.traces = 0
@@ -81,7 +109,7 @@ class Loop:
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
-            loss, error = loss_and_error(labels, logits)
+            loss, error = self.objective(labels, logits)
             loss, error = tf.reduce_mean(loss) / replicas, tf.reduce_mean(error) / replicas
             scaled = self.optimizer.scale_loss(loss)
         variables = self.model.trainable_variables
@@ -133,7 +161,7 @@ class Evaluation:
     """Mean loss and share of errors of `model` on a split of standardised images."""
 
     def __init__(self, model: keras.Model, split: Split):
-        self.model = model
+        self.model, self.objective = model, objective(model)
         self.images, self.labels = (tf.constant(part) for part in split)
         self._sums = tf.function(self._sums, autograph=False)
 
@@ -147,7 +175,7 @@ class Evaluation:
         def one(start, losses, errors):
             labels = self.labels[start : start + EVALUATION_BATCH]
             logits = self.model(self.images[start : start + EVALUATION_BATCH], training=False)
-            loss, error = loss_and_error(labels, logits)
+            loss, error = self.objective(labels, logits)
             losses, errors = losses + tf.reduce_sum(loss), errors + tf.reduce_sum(error)
             return start + EVALUATION_BATCH, losses, errors
 
@@ -158,4 +186,8 @@ class Evaluation:
 def loss_and_error(labels: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Cross-entropy, and 1 where the largest logit isn't the label's: float32 [n] each."""
     loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    return loss, tf.cast(tf.argmax(logits, -1) != labels, tf.float32)
+    return loss, wrong(labels, logits)
+
+
+def wrong(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.argmax(logits, -1) != labels, tf.float32)

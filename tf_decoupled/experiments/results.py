@@ -1,5 +1,6 @@
 """The CSV of a sweep: one line per finished cell, on the disk before the next one."""
 
+import contextlib
 import csv
 import io
 import json
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tf_decoupled.experiments.errors import InputError
+from tf_decoupled.experiments.files import reason, replace, writing
 from tf_decoupled.experiments.grid import Cell, Settings
 
 MARK = "# tf-decoupled sweep "
@@ -56,7 +58,7 @@ def read(path: Path) -> Contents:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}.") from error
+        raise InputError(f"{path} can't be read: {reason(error)}.") from error
     complete = content.rfind(b"\n") + 1
     lines = content[:complete].decode("utf-8", "replace").splitlines()
     settings = _settings(path, lines)
@@ -72,7 +74,7 @@ def _settings(path: Path, lines: list[str]) -> Settings:
         raise InputError(f"{path} isn't the CSV of a sweep: its first two lines aren't a header.")
     try:
         return Settings.from_json(json.loads(lines[0][len(MARK) :]))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}, line 1: its settings can't be read: {error}") from error
 
 
@@ -81,7 +83,7 @@ def _parse(path: Path, number: int, line: str) -> tuple[Cell, Outcome]:
         form, schedule, alpha, lam, seed, *measured = next(csv.reader([line]), [])
         cell = Cell(form, schedule, float(alpha), float(lam), int(seed))
         return cell, Outcome(*map(float, measured))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, csv.Error):
         raise InputError(
             f"{path}, line {number} is damaged: {line!r}. Delete that line; its cell is then "
             "computed again."
@@ -109,15 +111,13 @@ class Results:
         self.path, self.settings = path, settings
         self.outcomes: dict[Cell, Outcome] = {}
         self.note = ""
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             complete = self._take_up()
             self._file = path.open("ab")
             self._file.truncate(complete)
-            if not complete:
-                self._write(_header(settings))
-        except OSError as error:
-            raise InputError(f"{path} can't be written: {error.strerror}.") from error
+        if not complete:
+            self._write(_header(settings))
 
     def _take_up(self) -> int:
         """Reads what is there, and returns how many bytes of it are kept."""
@@ -139,9 +139,10 @@ class Results:
         return found.complete
 
     def _write(self, text: str) -> None:
-        self._file.write(text.encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self.path):
+            self._file.write(text.encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def append(self, cell: Cell, outcome: Outcome) -> None:
         self._write(_line((*cell, *outcome)))
@@ -151,13 +152,12 @@ class Results:
         """Rewrites the file in the order of `cells`, whatever the order in which they finished."""
         others = [cell for cell in self.outcomes if cell not in set(cells)]
         lines = [_line((*cell, *self.outcomes[cell])) for cell in cells + others]
-        sorted_path = self.path.with_suffix(".sorted")
-        sorted_path.write_text(_header(self.settings) + "".join(lines))
-        self._file.close()
-        os.replace(sorted_path, self.path)
+        self.close()
+        replace(self.path, (_header(self.settings) + "".join(lines)).encode())
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what a full disk didn't take; it has been said
+            self._file.close()
 
     def __enter__(self) -> "Results":
         return self

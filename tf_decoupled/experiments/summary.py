@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_decoupled.experiments import statistics
-from tf_decoupled.experiments.grid import OPTIMIZERS, Cell, Settings
+from tf_decoupled.experiments.grid import Cell, Settings
 from tf_decoupled.experiments.results import Outcome
 from tf_decoupled.experiments.statistics import Estimate, Map, jackknife
 
@@ -120,7 +120,7 @@ def summary(settings: Settings, outcomes: dict[Cell, Outcome]) -> str:
 
 def heading(settings: Settings) -> str:
     """What was run, in one line."""
-    names = OPTIMIZERS[settings.optimizer]
+    names = _titles(settings)
     seeds = f"{len(settings.seeds)} seed" + "s" * (len(settings.seeds) > 1)
     return (
         f"{names['coupled']} and {names['decoupled']}: {settings.dataset}, {settings.model}, "
@@ -128,8 +128,12 @@ def heading(settings: Settings) -> str:
     )
 
 
+def _titles(settings: Settings) -> dict[str, str]:
+    return {name: form.title for name, form in settings.forms.items()}
+
+
 def _schedule(settings: Settings, outcomes: dict[Cell, Outcome], schedule: str) -> list[str]:
-    names = OPTIMIZERS[settings.optimizer]
+    names = _titles(settings)
     maps = [statistics.error_map(settings, outcomes, form, schedule) for form in FORMS]
     rows = [
         (f"{schedule} schedule", *names.values(), "difference"),

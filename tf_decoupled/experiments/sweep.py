@@ -2,17 +2,21 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import tensorflow as tf
 from tqdm import tqdm
 
-from tf_decoupled.experiments import data, figures, models
+from tf_decoupled.experiments import data, estimate, figures, optimizers, ranking, tasks
+from tf_decoupled.experiments.cells import first
 from tf_decoupled.experiments.errors import InputError
-from tf_decoupled.experiments.grid import Cell, Settings
+from tf_decoupled.experiments.grid import Cell, Settings, check_updates
 from tf_decoupled.experiments.results import Outcome, Results, read
 from tf_decoupled.experiments.summary import summary
 from tf_decoupled.experiments.worker import Pool
+
+FEW = 8  # examples, to try a model with
 
 
 def sweep(
@@ -20,22 +24,27 @@ def sweep(
     out: Path,
     workers: int | None = None,
     pool: Callable[[Settings, data.Dataset, int], Pool] = Pool,
+    estimated: bool = False,
 ) -> Path:
     """Computes the cells that `out` doesn't hold yet; writes CSV and PNG, and prints a summary.
 
     Returns the path of the PNG. `workers`: processes, by default one per core, and one where there
-    is a GPU. What is finished is in the CSV whatever happens after. Raises `InputError`, and
-    `worker.WorkerError`.
+    is a GPU. `estimated`: measures first what the sweep will take, and says so. What is finished is
+    in the CSV whatever happens after. Raises `InputError`, and `worker.WorkerError`.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1. Received: {workers}")
-    dataset = data.load(settings.dataset, settings.data_dir)
-    _check(settings, dataset)
+    dataset = tasks.load(settings.dataset, settings.data_dir)
+    settings = _checked(settings, dataset)
     with Results(out / f"{settings.optimizer}.csv", settings) as results:
         if results.note:
             print(results.note)
-        if _missing(settings, results.outcomes):
-            with pool(settings, dataset, workers or default_workers()) as running:
+        if missing := _missing(settings, results.outcomes):
+            count = min(workers or default_workers(), len(missing))
+            if estimated:
+                found = estimate.measure(settings, dataset, pool)
+                print(estimate.in_words(found, settings, dataset, len(missing), count), flush=True)
+            with pool(settings, dataset, count) as running:
                 _fill(results, running)
         results.sort(settings.cells())
     return report(settings, results.outcomes, results.path)
@@ -53,8 +62,11 @@ def plot(path: Path) -> Path:
 
 def report(settings: Settings, outcomes: dict[Cell, Outcome], path: Path) -> Path:
     picture = path.with_suffix(".png")
+    if picture == path:
+        raise InputError(f"{path} would be overwritten by its picture: call the numbers .csv.")
     figures.draw(settings, outcomes, picture)
-    print(summary(settings, outcomes))
+    said = summary if len(settings.forms) > 1 else ranking.summary
+    print(said(settings, outcomes))
     print(f"\nNumbers: {path}\nPicture: {picture}")
     return picture
 
@@ -80,12 +92,16 @@ def _fill(results: Results, running: Pool) -> None:
             bar.update()
 
 
-def _check(settings: Settings, dataset: data.Dataset) -> None:
-    """What only the data and the models know to be wrong, before a process is started."""
-    models.build(settings.model, dataset.train.images.shape[1:], dataset.classes)
+def _checked(settings: Settings, dataset: data.Dataset) -> Settings:
+    """The settings, with what only the data and the model know, before a process is started."""
+    model, _ = tasks.network(settings.model, data.standardise(first(dataset, FEW)))
     examples = min(len(dataset.train.labels), settings.examples or len(dataset.train.labels))
     if settings.batch_size > examples:
         raise InputError(
             f"batch_size must be at most the {examples} training images of {dataset.name}. "
             f"Received: {settings.batch_size}"
         )
+    check_updates(settings.epochs * (examples // settings.batch_size))
+    for form in settings.forms:
+        optimizers.in_form(settings.optimizer, form, settings.arguments, 1.0, settings.coupling)
+    return replace(settings, fingerprint=tasks.fingerprint(dataset, model))

@@ -1,12 +1,8 @@
 """One training run: checkpoints from which it continues exactly, TensorBoard logs, an export."""
 
-import ast
-import json
-import numbers
-import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,20 +10,20 @@ import keras
 import tensorflow as tf
 
 import tf_decoupled as td
-from tf_decoupled.experiments import data, loop, models, strategies
+from tf_decoupled.experiments import checkpoints, data, files, loop, optimizers, strategies, tasks
 from tf_decoupled.experiments.cells import first
 from tf_decoupled.experiments.errors import InputError
 from tf_decoupled.experiments.export import Exported
-from tf_decoupled.experiments.grid import SCHEDULES, check_name
+from tf_decoupled.experiments.grid import (
+    SCHEDULES,
+    check_name,
+    check_seeds,
+    check_task,
+    check_updates,
+    check_whole,
+)
+from tf_decoupled.experiments.optimizers import OPTIMIZERS
 
-OPTIMIZERS = {
-    name: value
-    for name, value in vars(td).items()
-    if isinstance(value, type)
-    and issubclass(value, td.Optimizer)
-    and value not in (td.Optimizer, td.Wrapper)
-    and not issubclass(value, (td.Wrapper, td.Partition))
-}
 SCALARS = "scalars"
 
 
@@ -37,13 +33,16 @@ class Run:
 
     `arguments` are the optimizer's, each "name=value" with a Python literal; `decay_mask` may also
     be the name of a mask in `td.masks`, and is `matrices` unless given. `warmup` is in epochs.
-    `examples` keeps the first so many of every split.
+    `normalized_decay` is the rate of a `td.NormalizedDecay` over the run, or over each restart.
+    `examples` keeps the first so many of every split. `model` and `dataset` may be a user's own,
+    `module:function`; `fingerprint` is then what these were.
     """
 
     optimizer: str = "AdamW"
     arguments: tuple[str, ...] = ()
     schedule: str = "cosine"
     warmup: float = 0.0
+    normalized_decay: float | None = None
     dataset: str = "fashion_mnist_small"
     data_dir: str | None = None
     model: str = "sbw16"
@@ -51,16 +50,24 @@ class Run:
     batch_size: int = 128
     seed: int = 0
     examples: int | None = None
+    fingerprint: str = ""
 
     def __post_init__(self):
         check_name("optimizer", self.optimizer, tuple(OPTIMIZERS))
         check_name("schedule", self.schedule, SCHEDULES)
-        check_name("dataset", self.dataset, data.NAMES)
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("warmup", 0)):
-            if not getattr(self, name) >= least:
-                raise InputError(
-                    f"{name} must be at least {least}. Received: {getattr(self, name)}"
-                )
+        check_task(self)
+        check_whole(self)
+        check_seeds((self.seed,))
+        if not 0 <= self.warmup <= self.epochs:
+            raise InputError(
+                f"warmup must be from 0 to the {self.epochs} epochs. Received: {self.warmup}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without `data_dir`: it moves."""
+        return {k: v for k, v in asdict(self).items() if k != "data_dir"} | {
+            "arguments": list(self.arguments)
+        }
 
 
 class Epoch(NamedTuple):
@@ -96,9 +103,10 @@ def train(
     the chief does either, in an `out` that all of them see. Raises `InputError`, also where `out`
     holds another run.
     """
-    dataset = data.load(run.dataset, run.data_dir)
+    dataset = tasks.load(run.dataset, run.data_dir)
     training = Training(run, dataset, strategy)
-    _claim(out, run, training.chief)
+    run = replace(run, fingerprint=tasks.fingerprint(dataset, training.model))
+    checkpoints.claim(out, run.to_json(), Run().to_json(), training.chief)
     training.resume(out)
     if training.chief:
         print(training.loop.optimizer.decay_report())
@@ -112,28 +120,6 @@ def train(
             print(f"Exported: {export}")
         print(f"Checkpoints and TensorBoard logs: {out}\nTest error: {100 * test_error:.2f} %")
     return test_error
-
-
-def _claim(out: Path, run: Run, chief: bool = True) -> None:
-    """Compares the run's settings with those in `out`; the chief writes them if there are none."""
-    path = out / "run.json"
-    ours = {k: v for k, v in asdict(run).items() if k != "data_dir"} | {
-        "arguments": list(run.arguments)
-    }
-    try:
-        if chief and not path.exists():
-            out.mkdir(parents=True, exist_ok=True)
-            path.with_suffix(".new").write_text(json.dumps(ours, indent=1))
-            os.replace(path.with_suffix(".new"), path)
-        theirs = json.loads(path.read_text()) if path.exists() else ours
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read or written: {error}.") from error
-    differing = [f"{k}: {theirs.get(k)}, not {v}" for k, v in ours.items() if theirs.get(k) != v]
-    if differing:
-        raise InputError(
-            f"{out} holds another run ({'; '.join(differing)}). Choose another --out, or the "
-            "settings it was begun with."
-        )
 
 
 class Training:
@@ -151,11 +137,14 @@ class Training:
         dataset = data.standardise(first(dataset, run.examples))
         steps = self._steps(len(dataset.train.labels))
         with self.strategy.scope():
-            self.model = models.build(run.model, dataset.train.images.shape[1:], dataset.classes)
-            models.reinitialize(self.model, run.seed)
+            self.model, reinitialize = tasks.network(run.model, dataset)
+            reinitialize(run.seed)
+            made = optimizer(run, steps)
+            with optimizers.asked(run.optimizer):
+                made.build(self.model.trainable_variables)
             self.loop = loop.Loop(
                 self.model,
-                optimizer(run, steps),
+                made,
                 dataset.train,
                 augmented=run.dataset == "cifar10",
                 strategy=strategy,
@@ -183,7 +172,7 @@ class Training:
         if self.strategy is tf.distribute.get_strategy():
             return self.loop
         alone = Training(self.run, dataset)
-        alone.saved().restore(self.checkpoints.latest_checkpoint).assert_consumed()
+        checkpoints.restore(alone.saved(), self.latest)
         return alone.loop
 
     def saved(self) -> tf.train.Checkpoint:
@@ -199,15 +188,17 @@ class Training:
 
         All processes save, since values may have to be summed over them; the chief alone in `out`.
         """
-        saved, folder = self.saved(), str(out)
+        self.state, ours = self.saved(), out
         if not self.chief:
             self._scratch = tempfile.TemporaryDirectory()
-            folder = self._scratch.name
-        self.writer = tf.summary.create_file_writer(f"{folder}/tensorboard")
-        self.checkpoints = tf.train.CheckpointManager(saved, f"{folder}/checkpoints", 2)
-        if latest := tf.train.latest_checkpoint(str(out / "checkpoints")):
-            saved.restore(latest).assert_consumed()
-            print(f"Continued from {latest}")
+            ours = Path(self._scratch.name)
+        latest, damaged = checkpoints.newest(out / checkpoints.FOLDER)
+        if latest is not None:
+            checkpoints.restore(self.state, latest)
+            print("\n".join([*damaged, f"Continued from {latest}"]))
+        with files.writing(ours):
+            self.writer = tf.summary.create_file_writer(f"{ours}/tensorboard")
+        self.folder, self.latest = ours / checkpoints.FOLDER, latest
         if not strategies.agree(self.strategy, int(self.done.numpy())):
             raise InputError(
                 "The processes found different checkpoints: --out must be a folder that all see. "
@@ -218,12 +209,26 @@ class Training:
         """Runs the epochs that are left; yields each after its checkpoint is written."""
         for number in range(int(self.done.numpy()), self.run.epochs):
             rate = float(self.loop.optimizer.learning_rate)
-            trained = self.loop.epoch(self.run.seed, number, self.run.batch_size)
-            epoch = Epoch(number + 1, rate, *trained, *self.validation())
-            self._log(epoch)
+            epoch = Epoch(number + 1, rate, *self._trained(number), *self.validation())
             self.done.assign(epoch.number)
-            self.checkpoints.save()
+            with files.writing(self.folder.parent):
+                self._log(epoch)
+            self.save()
             yield epoch
+
+    def save(self) -> None:
+        self.latest = checkpoints.save(self.state, self.folder)
+
+    def _trained(self, number: int) -> tuple[float, float]:
+        """Loss and error of an epoch. Raises `InputError` where the optimizer gives up."""
+        made, name = self.loop.optimizer, self.run.optimizer
+        try:
+            try:
+                return self.loop.epoch(self.run.seed, number, self.run.batch_size)
+            finally:
+                made.check_skips()  # in words, what a graph says in numbers, or XLA can't say
+        except FloatingPointError as error:
+            raise InputError(f"{name} gave up in epoch {number + 1}: {error}") from error
 
     def _log(self, epoch: Epoch) -> None:
         with self.writer.as_default():
@@ -249,49 +254,41 @@ def scalar(tag: str, value: float, step: int) -> None:
     tf.summary.write(tag, tf.constant(value, tf.float32), step=step, metadata=metadata)
 
 
-def optimizer(run: Run, steps_per_epoch: int) -> td.Optimizer:
-    """The optimizer of a run with its arguments, its rate following the run's schedule."""
-    made = OPTIMIZERS[run.optimizer]
-    arguments = {"decay_mask": "matrices"} | dict(map(_argument, run.arguments))
-    unknown = [name for name in arguments if name not in made.declared]
-    if unknown:
+def optimizer(run: Run, calls_per_epoch: int) -> td.Optimizer:
+    """The optimizer of a run with its arguments, its rate following the run's schedule.
+
+    The schedule counts updates: with accumulation there are fewer than `apply` is called.
+    """
+    made, arguments = OPTIMIZERS[run.optimizer], optimizers.arguments(run.optimizer, run.arguments)
+    with optimizers.asked(run.optimizer):
+        k = made(**arguments).get_config()["gradient_accumulation_steps"] or 1
+        rate = schedule(run, arguments["learning_rate"], calls_per_epoch, k)
+        decay = _decay(run, rate, calls_per_epoch, k)
+        return made(**arguments | {"learning_rate": rate} | decay)
+
+
+def schedule(run: Run, rate: float, calls_per_epoch: int, calls_per_update: int = 1) -> Any:
+    """The rate over the updates of the run."""
+    calls = run.epochs * calls_per_epoch
+    check_updates(updates := calls // calls_per_update)
+    warmup = round(run.warmup * calls_per_epoch / calls_per_update)
+    if not updates:
         raise InputError(
-            f"{run.optimizer} has no argument {unknown[0]!r}. Known: {', '.join(made.declared)}."
+            f"gradient_accumulation_steps must be at most the {calls} batches of the run. "
+            f"Received: {calls_per_update}"
         )
-    rate = arguments.get("learning_rate", made.declared["learning_rate"].default)
-    if isinstance(rate, bool) or not isinstance(rate, numbers.Real):
-        raise InputError(
-            f"{run.optimizer} needs a rate for its schedule: --set learning_rate=0.01. "
-            f"Received: {rate!r}"
-        )
-    if isinstance(arguments["decay_mask"], str):
-        arguments["decay_mask"] = _mask(arguments["decay_mask"])
-    try:
-        arguments["learning_rate"] = _schedule(run, rate, steps_per_epoch)
-        return made(**arguments)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise InputError(f"{run.optimizer}: {error}") from error
+    return loop.schedule(run.schedule, rate, max(1, updates - warmup), warmup)
 
 
-def _argument(text: str) -> tuple[str, Any]:
-    """ "name=value" as a name and a Python literal; what isn't a literal is a string."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InputError(f"An argument looks like name=value. Received: {text!r}")
-    try:
-        return name.strip(), ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError):
-        return name.strip(), value.strip()
-
-
-def _mask(name: str) -> td.masks.Mask:
-    try:
-        return td.masks.named(name)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-
-
-def _schedule(run: Run, rate: float, steps_per_epoch: int) -> Any:
-    warmup = round(run.warmup * steps_per_epoch)
-    after = loop.schedule(run.schedule, rate, max(1, run.epochs * steps_per_epoch - warmup))
-    return td.schedules.Warmup(after, warmup) if warmup else after
+def _decay(run: Run, rate: Any, calls_per_epoch: int, k: int) -> dict[str, Any]:
+    """The paper's normalized decay, over the run or over each of its cycles, where it is asked."""
+    if run.normalized_decay is None:
+        return {}
+    if any(text.partition("=")[0].strip() == "weight_decay" for text in run.arguments):
+        raise InputError("Give one of --normalized-decay and --set weight_decay.")
+    length = {"epochs": run.epochs}
+    if isinstance(rate, td.schedules.CosineRestarts):
+        length = {"restarts": rate}
+    b = run.batch_size
+    decay = td.NormalizedDecay(run.normalized_decay, b * k, b * calls_per_epoch, **length)
+    return {"weight_decay": decay}
