@@ -1,8 +1,9 @@
-"""How a constructor is called: what a wrong call is told, and how a call is written."""
+"""How a function is called: what a wrong call is told, and how a call is written."""
 
 import difflib
 import inspect
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from keras.optimizers.schedules import LearningRateSchedule
@@ -28,36 +29,66 @@ INSTEAD = {
 def bind(
     cls: type, args: Sequence, kwargs: Mapping[str, Any], of_inner: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The arguments by name, defaults included; TypeError says what a wrong call should be.
+    """A constructor's arguments by name, defaults included; TypeError for a wrong call.
 
     `of_inner`: arguments of the optimizer inside of a wrapper.
     """
-    parameters = inspect.signature(cls).parameters
-    first = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    if len(args) > len(first):
+    return dict(bound(cls.__name__, inspect.signature(cls), args, kwargs, of_inner).arguments)
+
+
+def bound(
+    name: str,
+    signature: inspect.Signature,
+    args: Sequence,
+    kwargs: Mapping[str, Any],
+    of_inner: Collection[str] = (),
+) -> inspect.BoundArguments:
+    """The arguments of a call, defaults included; TypeError says what a wrong call should be."""
+    parameters = signature.parameters
+    kinds = {p.kind for p in parameters.values()}
+    first = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    if len(args) > len(first) and inspect.Parameter.VAR_POSITIONAL not in kinds:
         raise TypeError(
-            f"{cls.__name__} takes {len(first)} positional argument{'s' * (len(first) > 1)}, "
-            f"{_quoted(first)}. Give all others by name. Received: "
-            f"{call(cls.__name__, args, kwargs)}"
+            f"{name} takes {len(first)} positional argument{'s' * (len(first) != 1)}"
+            f"{', ' * bool(first)}{_quoted(first)}. Give all others by name. Received: "
+            f"{call(name, args, kwargs)}"
         )
-    for name, value in kwargs.items():
-        if name not in parameters:
-            told = _instead(name, parameters, of_inner)
+    passes_on = inspect.Parameter.VAR_KEYWORD in kinds  # to another, whose names aren't known here
+    for given, value in kwargs.items():
+        is_own = not passes_on or nearest(given, parameters, 0.9)
+        if given not in parameters and is_own:
             raise TypeError(
-                f"{cls.__name__} got an unexpected keyword argument {name!r}. {told} "
-                f"Received: {name}={value!r}"
+                f"{name} got an unexpected keyword argument {given!r}. "
+                f"{_instead(given, parameters, of_inner)} Received: {given}={value!r}"
             )
-    arguments = inspect.signature(cls).bind(*args, **kwargs)
+    try:
+        arguments = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}. Received: {call(name, args, kwargs)}") from None
     arguments.apply_defaults()
-    return dict(arguments.arguments)
+    return arguments
+
+
+def takes(function: Callable, count: int) -> bool:
+    """Whether a function can be called with so many arguments, as far as it says."""
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # one of another language's
+        return True
+    return True
 
 
 def _instead(name: str, known: Collection[str], of_inner: Collection[str]) -> str:
     if name in of_inner:
         return "It is an argument of the optimizer that is wrapped: give it to that one."
-    if name in INSTEAD:
-        return INSTEAD[name]
+    told = INSTEAD.get(name, "")
+    if told and (not (meant := re.findall(r"`(\w+)`", told)) or set(meant) & set(known)):
+        return told
     similar = nearest(name, known, 0.6)
+    if not known:
+        return "It takes no arguments."
     return f"Did you mean `{similar}`?" if similar else f"Known are {_quoted(known)}."
 
 

@@ -3,11 +3,13 @@
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import numpy as np
 
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import checked
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.persistence.naming import aligned_paths
 from tf_decoupled.engine.state import tf_variable
@@ -29,7 +31,11 @@ SLOTS = {
 HALF_ULP = 2.0**-24  # of a float32
 
 
-def from_keras(source: Any, variables: Sequence | None = None, **changed: Any) -> Optimizer:
+Variables = Annotated[Sequence | None, kinds.optional(kinds.variables)]
+
+
+@checked
+def from_keras(source: Any, variables: Variables = None, **changed: Any) -> Optimizer:
     """The optimizer that goes on where a Keras Adam, AdamW or SGD stands.
 
         model = keras.models.load_model("begun.keras")
@@ -56,9 +62,9 @@ def from_keras(source: Any, variables: Sequence | None = None, **changed: Any) -
     if variables is None and not isinstance(source, keras.Model):
         raise ValueError(
             "`variables` must be given, those that the optimizer is for, unless the source is a "
-            f"model. Received: {source!r}"
+            f"model. Received: source={source!r}, variables=None"
         )
-    variables = list(source.trainable_variables if variables is None else variables)
+    variables = list(source.trainable_variables) if variables is None else variables
     optimizer = CLASSES[type(theirs)](**_arguments(theirs, changed))
     left_out = [] if "decay_mask" in changed else _not_decaying(theirs, variables)
     build(optimizer, variables, left_out)
@@ -67,6 +73,7 @@ def from_keras(source: Any, variables: Sequence | None = None, **changed: Any) -
     return optimizer
 
 
+@checked
 def keras_state(source: Any, optimizer: Optimizer) -> dict[str, np.ndarray]:
     """The state of a Keras Adam, AdamW or SGD under the names of `optimizer`: for `set_state`.
 

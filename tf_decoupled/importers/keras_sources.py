@@ -27,7 +27,7 @@ def optimizer_of(source: Any) -> keras.optimizers.Optimizer:
     inside = " Import its `inner_optimizer`." if hasattr(theirs, "inner_optimizer") else ""
     raise TypeError(
         "Keras's Adam, AdamW and SGD can be imported, in person or in a compiled model or file; "
-        f"of other classes and subclasses the step isn't known.{inside} Received: {theirs!r}"
+        f"of other classes and subclasses the step isn't known.{inside} Received: source={theirs!r}"
     )
 
 
@@ -37,7 +37,8 @@ def load(path: Any) -> keras.Model:
         raise ValueError(
             "Hyperparameters stand in `.keras` files only. For checkpoints and weights, make the "
             "optimizer, `td.importers.from_keras(keras.optimizers.AdamW(...), variables)`, then "
-            f"`opt.set_state(td.importers.keras_state(path, opt))`. Received: {os.fspath(path)!r}"
+            f"`opt.set_state(td.importers.keras_state(path, opt))`. "
+            f"Received: source={os.fspath(path)!r}"
         )
     with warnings.catch_warnings():  # Keras would warn, and start anew
         warnings.filterwarnings("error", "Skipping variable loading")
@@ -71,7 +72,13 @@ def read(source: Any, optimizer: Optimizer) -> Found:
 
 def _read_checkpoint(prefix: str, optimizer: Optimizer) -> Found:
     """A checkpoint's object graph holds the names of variables beside its own keys."""
-    reader = tf.train.load_checkpoint(prefix)
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+    except (tf.errors.OpError, ValueError) as error:
+        raise ValueError(
+            "There is no checkpoint here, nor the name of a `.keras` or `.weights.h5` file. "
+            f"Received: source={prefix!r}"
+        ) from error
     graph = TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
     names = {a.checkpoint_key: a.full_name for node in graph.nodes for a in node.attributes}
     roots = [key.removesuffix(COUNTER) for key in names if key.endswith(COUNTER)]

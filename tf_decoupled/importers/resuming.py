@@ -16,7 +16,7 @@ def check(optimizer: Any) -> None:
         raise TypeError(
             "State is imported into td.AdamW, td.Adam, td.SGDW and td.SGD, nothing around them, "
             "once built: `opt.build(model.trainable_variables)`. "
-            f"Received: {optimizer!r}, built={getattr(optimizer, 'built', None)}"
+            f"Received: optimizer={optimizer!r}, built={getattr(optimizer, 'built', None)}"
         )
 
 

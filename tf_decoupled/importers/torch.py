@@ -1,31 +1,64 @@
 """From PyTorch: an optimizer that goes on where Adam, AdamW or SGD stands, or its state alone."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from tf_decoupled.engine import arguments, kinds
+from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.engine.hyperparameters import is_variable
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import Cell
 from tf_decoupled.importers.layouts import torch_layout
 from tf_decoupled.importers.resuming import build, check, resume, whole_state, without_momentum
-from tf_decoupled.importers.torch_groups import counterpart, options, parameter_names
+from tf_decoupled.importers.torch_groups import (
+    counterpart,
+    options,
+    parameter_names,
+    state_dict_of_torch,
+)
 from tf_decoupled.masks import path_of
 from tf_decoupled.optimizers.sgdw import SGDW
 
 SLOTS = {"exp_avg": "m", "exp_avg_sq": "v", "max_exp_avg_sq": "v_max", "momentum_buffer": "m"}
 
 
+def _names(where: Where, value: Any) -> Any:
+    is_function = callable(value) and not inspect.isclass(value) and arguments.takes(value, 1)
+    if not isinstance(value, Mapping) and not is_function:
+        where.refuse(TypeError, "a mapping from path to PyTorch's name, or a callable", value)
+    return value
+
+
+StateDict = Annotated[Mapping[str, Any], state_dict_of_torch]
+Names = Annotated[Mapping[str, str] | Callable[[str], str], _names]
+Parameters = Annotated[
+    Sequence[str] | None, kinds.optional(kinds.sequence(kinds.text, "a list of strings"))
+]
+Layout = Annotated[
+    Callable[[Any, np.ndarray], np.ndarray],
+    kinds.function(2, "a callable (variable, array) -> array"),
+]
+Flag = Annotated[bool | None, kinds.optional(kinds.flag)]
+Count = Annotated[int | None, kinds.optional(kinds.whole("an integer >= 0", 0))]
+Rate = Annotated[
+    float | None, kinds.optional(kinds.limit("a finite number >= 0", lambda x: x >= 0))
+]
+Variables = Annotated[Sequence, kinds.variables]
+
+
+@checked
 def from_torch(
-    state_dict: Mapping[str, Any],
-    variables: Sequence,
-    names: Mapping[str, str] | Callable[[str], str],
+    state_dict: StateDict,
+    variables: Variables,
+    names: Names,
     *,
-    parameters: Sequence[str] | None = None,
-    layout: Callable[[Any, np.ndarray], np.ndarray] = torch_layout,
-    decoupled: bool | None = None,
-    iterations: int | None = None,
+    parameters: Parameters = None,
+    layout: Layout = torch_layout,
+    decoupled: Flag = None,
+    iterations: Count = None,
     **changed: Any,
 ) -> Optimizer:
     """The optimizer that goes on where a PyTorch Adam, AdamW or SGD stands.
@@ -53,33 +86,35 @@ def from_torch(
         raise ValueError(
             "Hyperparameters stand in the `param_groups` of a whole state_dict. Make the optimizer "
             "and load `td.importers.torch_state`. "
-            f"Received: a mapping with the keys {sorted(map(str, state_dict))[:5]}"
+            "Received: `state_dict`, a mapping with the keys "
+            f"{sorted(map(str, state_dict))[:5]}"
         )
     groups, by_key = state_dict["param_groups"], parameter_names(state_dict, parameters)
     common, λ = options(groups)
-    cls, arguments = counterpart(common, λ, decoupled)
-    optimizer, variables = cls(**{**arguments, **changed}), list(variables)
+    cls, given = counterpart(common, λ, decoupled)
+    optimizer = cls(**{**given, **changed})
     plain = {by_key[key] for g in groups if float(g["weight_decay"]) != λ for key in g["params"]}
     torch_names = _torch_names([path_of(v) for v in variables], names)
     left_out = [v for v in variables if torch_names[path_of(v)] in plain]
     build(optimizer, variables, [] if "decay_mask" in changed else left_out)
     if state_dict["state"]:
         scheduled = callable(changed.get("learning_rate"))
-        given = dict(learning_rate=common["lr"] if scheduled else float(optimizer.learning_rate))
-        given |= dict(parameters=parameters, layout=layout, iterations=iterations)
-        resume(optimizer, torch_state(state_dict, optimizer, names, **given))
+        told = dict(learning_rate=common["lr"] if scheduled else float(optimizer.learning_rate))
+        told |= dict(parameters=parameters, layout=layout, iterations=iterations)
+        resume(optimizer, torch_state(state_dict, optimizer, names, **told))
     return optimizer
 
 
+@checked
 def torch_state(
-    state_dict: Mapping[str, Any],
+    state_dict: StateDict,
     optimizer: Optimizer,
-    names: Mapping[str, str] | Callable[[str], str],
+    names: Names,
     *,
-    parameters: Sequence[str] | None = None,
-    layout: Callable[[Any, np.ndarray], np.ndarray] = torch_layout,
-    learning_rate: float | None = None,
-    iterations: int | None = None,
+    parameters: Parameters = None,
+    layout: Layout = torch_layout,
+    learning_rate: Rate = None,
+    iterations: Count = None,
 ) -> dict[str, np.ndarray]:
     """The state of a PyTorch Adam, AdamW or SGD under the names of `optimizer`: for `set_state`.
 
@@ -144,7 +179,8 @@ def _slots(
 def _torch_names(paths: Sequence[str], names: Any) -> dict[str, str]:
     """PyTorch's name of each path; all must have one, of their own."""
     found = {path: names(path) if callable(names) else names.get(path) for path in paths}
-    if None in found.values() or len(set(found.values())) < len(found):
+    texts = all(isinstance(name, str) for name in found.values())
+    if not texts or len(set(found.values())) < len(found):
         raise ValueError(
             f"`names` must give each variable a PyTorch name of its own. Received: {found}"
         )

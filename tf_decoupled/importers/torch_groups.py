@@ -3,12 +3,37 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tf_decoupled.engine.checking import Where
 from tf_decoupled.optimizers.adam import Adam
 from tf_decoupled.optimizers.adamw import AdamW
 from tf_decoupled.optimizers.sgd import SGD
 
 MEMBERS = ("params", "param_names")  # of a param_group: who is in it
 EXECUTION = ("foreach", "fused", "capturable", "differentiable", "initial_lr")  # changes no number
+
+
+def state_dict_of_torch(where: Where, value: Any) -> Mapping:
+    """A state_dict as far as its structure goes: entries, and groups with parameters and a rate."""
+    words = "`optimizer.state_dict()` of PyTorch, or its entries by parameter name"
+    if not isinstance(value, Mapping):
+        where.refuse(TypeError, words, value)
+    entries = value
+    if "param_groups" in value:
+        entries, groups = value.get("state"), value["param_groups"]
+        if not isinstance(groups, (list, tuple)) or not groups or not all(map(_is_group, groups)):
+            where = where.at("'param_groups'")
+            where.refuse(ValueError, "groups, each a mapping with 'params' and 'lr'", groups)
+    if not isinstance(entries, Mapping) or not all(map(_is_mapping, entries.values())):
+        where.refuse(ValueError, f"{words}, each a mapping", value)
+    return value
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_group(value: Any) -> bool:
+    return _is_mapping(value) and {"params", "lr"} <= value.keys()
 
 
 def parameter_names(state_dict: Mapping, parameters: Sequence[str] | None) -> dict[Any, str]:
