@@ -53,7 +53,17 @@ MAY_IMPORT = {
     "persistence": {"hyperparameters", "masks", "pieces", "state"},
     "optimizer": {
         *("arguments", "blocks", "building", "checking", "concern", "decay", "hyperparameters"),
-        *("keras_hooks", "kinds", "masks", "order", "persistence", "replicas", "rule", "state", "step"),
+        *(
+            "keras_hooks",
+            "kinds",
+            "masks",
+            "order",
+            "persistence",
+            "replicas",
+            "rule",
+            "state",
+            "step",
+        ),
     },
     "optimizers": {"optimizer", "state", "math", "matrices", "schedules", "hyperparameters"},
     "wrappers": {

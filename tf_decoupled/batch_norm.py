@@ -1,7 +1,6 @@
 """Batch normalization: the moving statistics that belong to the present weights."""
 
 import contextlib
-import io
 import itertools
 import warnings
 from collections.abc import Iterable, Iterator
@@ -192,7 +191,7 @@ def _observed(forward: Any, x: Any) -> list[tuple[int, Moments]]:
             lambda v: v if tf.is_tensor(v) else tf.convert_to_tensor(v), x
         )
         return forward(tensors)
-    except (TypeError, ValueError, AttributeError, tf.errors.InvalidArgumentError) as error:
+    except (TypeError, ValueError, AttributeError, tf.errors.OpError) as error:
         raise ValueError(
             "The model can't be called on what `data` has: batches of x, or of (x, y[, weights]). "
             f"Received: {x!r}\n{error}"
@@ -223,9 +222,8 @@ def _batches(data: Any, batch_size: int, steps: int | None) -> Iterable[Any]:
     if isinstance(data, keras.utils.PyDataset):
         size = data.num_batches
         batches = map(data.__getitem__, itertools.count() if size is None else range(size))
-    elif isinstance(data, (str, bytes, io.IOBase)) or not isinstance(data, Iterable):
-        Where("data").refuse(TypeError, DATA, data)
     else:
+        kinds.iterable(DATA)(Where("data"), data)
         endless = isinstance(data, tf.data.Dataset) and (
             int(data.cardinality()) == tf.data.INFINITE_CARDINALITY
         )
@@ -247,7 +245,7 @@ def _rows(data: Any) -> Any:
 
 
 def _sliced(x: Any, batch_size: int) -> Iterator[Any]:
-    rows = len(keras.tree.flatten(x)[0])
+    rows = keras.tree.flatten(x)[0].shape[0]
     for start in range(0, rows, batch_size):
         yield keras.tree.map_structure(lambda a, i=start: a[i : i + batch_size], x)
 

@@ -193,7 +193,8 @@ def _axes(owner: Any, w: tf.Tensor) -> list[int]:
     axes = [owner.axis] if isinstance(owner.axis, int) else owner.axis
     if not all(-rank <= axis < rank for axis in axes):
         raise ValueError(
-            f"{owner!r} has an `axis` that a variable of shape {tuple(w.shape)} has not."
+            f"{owner!r} has an `axis` that a variable of shape {tuple(w.shape)} has not. "
+            f"Received: axis={owner.axis!r}"
         )
     return sorted({axis % rank for axis in axes})
 

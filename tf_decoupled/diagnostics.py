@@ -14,6 +14,7 @@ from tf_decoupled.engine import kinds
 from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.gradients import hessian_eigenvalues
 from tf_decoupled.gradients.kinds import Count, Loss, Seed, Tensors, Variables, tensor
+from tf_decoupled.gradients.tape import flat
 
 __all__ = [
     "NoiseScale",
@@ -142,7 +143,8 @@ def square_root_scaling(
         if scaled[name] < 0:
             raise ValueError(
                 f"A batch {ratio:g} times as large is too large for this rule: `{name}` would be "
-                f"{scaled[name]:g}. Received: {name}={value!r}"
+                f"{scaled[name]:g}. Received: {name}={value!r}, batch_size={batch_size!r}, "
+                f"new_batch_size={new_batch_size!r}"
             )
     return scaled
 
@@ -169,7 +171,7 @@ def r_med(diagonal: Tensors) -> tf.Tensor:
     n = sum(d.shape.num_elements() for d in diagonal)
     if not n:
         Where("diagonal").refuse(ValueError, "tensors with at least one number", diagonal)
-    sizes = tf.sort(tf.abs(tf.concat([tf.reshape(d, [-1]) for d in diagonal], 0)))
+    sizes = tf.sort(tf.abs(flat(diagonal)))
     return sizes[-1] / (0.5 * (sizes[(n - 1) // 2] + sizes[n // 2]))
 
 

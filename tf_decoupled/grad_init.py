@@ -31,7 +31,7 @@ class GradInit(NamedTuple):
 Number = Annotated[float, kinds.limit("a finite number", lambda x: True)]
 Limit = Annotated[float, kinds.limit("a finite number >= 0", lambda x: x >= 0)]
 FirstStep = Annotated[str, kinds.choice("sgd", "adam")]
-Batches = Annotated[Iterable, kinds.instance(Iterable, "an iterable of batches")]
+Batches = Annotated[Iterable, kinds.iterable("an iterable of batches")]
 
 
 @checked
@@ -182,13 +182,8 @@ def _halves(batch: Any, following: Any) -> Any:
 
 def _examples(batches: Iterable) -> Iterator[Any]:
     """The batches, checked one by one."""
-    where = Where("batches")
-    try:
-        iterator = iter(batches)
-    except (TypeError, ValueError):  # a scalar tensor, a file that is closed
-        where.refuse(TypeError, "an iterable of batches", batches)
-    for i, batch in enumerate(iterator):
-        yield examples(where.at(i), batch)
+    for i, batch in enumerate(batches):
+        yield examples(Where("batches").at(i), batch)
 
 
 def _check(variables: list, *rates: float) -> None:

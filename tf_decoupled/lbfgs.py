@@ -40,7 +40,7 @@ class Minimized(NamedTuple):
     reason: str
 
 
-Count = Annotated[int | None, kinds.optional(kinds.whole("at least 1, whole", 1, below=COUNT))]
+Count = Annotated[int, kinds.whole("at least 1, whole", 1, below=COUNT)]
 Tolerance = Annotated[float, kinds.limit("a finite number >= 0", lambda x: x >= 0)]
 Finite = Annotated[float, kinds.limit("a finite number", lambda x: True)]
 Callback = Annotated[

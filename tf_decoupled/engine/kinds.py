@@ -109,18 +109,27 @@ def function(of: int, words: str) -> Check:
     return check
 
 
+def iterable(words: str) -> Check:
+    """What can be gone through, but text, files and what has no axis."""
+
+    def check(where: Where, value: Any) -> Iterable:
+        is_one = isinstance(value, Iterable) and getattr(value, "shape", None) != ()
+        if not is_one or isinstance(value, (str, bytes, io.IOBase)):
+            where.refuse(TypeError, words, value)
+        return value
+
+    return check
+
+
 def sequence(each: Check, words: str = "a list") -> Check:
     """A list of what another check lets through; also what can be listed once, as a generator."""
+    listed = iterable(words)
 
     def check(where: Where, value: Any) -> list:
-        no_list = isinstance(value, (str, bytes, Mapping, Set, io.IOBase)) or tf.is_tensor(value)
-        if no_list or is_variable(value) or not isinstance(value, Iterable):
+        no_list = isinstance(value, (Mapping, Set)) or tf.is_tensor(value) or is_variable(value)
+        if no_list:
             where.refuse(TypeError, words, value)
-        try:
-            values = list(value)
-        except TypeError:  # an array of no axes
-            where.refuse(TypeError, words, value)
-        return [each(where.at(i), one) for i, one in enumerate(values)]
+        return [each(where.at(i), one) for i, one in enumerate(listed(where, value))]
 
     return check
 

@@ -47,7 +47,7 @@ def parameter_names(state_dict: Mapping, parameters: Sequence[str] | None) -> di
         raise ValueError(
             "Parameters that PyTorch numbers, and no others, must be named in the order in which "
             "its optimizer got them: `parameters=[name for name, _ in model.named_parameters()]`. "
-            f"Received: parameters={parameters} for {keys}"
+            f"Received: parameters={parameters} for {keys}, the keys of `state_dict`"
         )
     return dict(zip(keys, found, strict=True))
 
