@@ -69,12 +69,12 @@ def path(where: Where, value: Any) -> str:
     return os.fspath(value)
 
 
-def choice(*words: str) -> Check:
-    """One of these words."""
+def choice(*words: str, listed: str = "") -> Check:
+    """One of these words. listed: how an error lists them."""
 
     def check(where: Where, value: Any) -> str:
         if not isinstance(value, str) or value not in words:
-            where.refuse(ValueError, f"one of {', '.join(map(repr, words))}", value)
+            where.refuse(ValueError, f"one of {listed or ', '.join(map(repr, words))}", value)
         return value
 
     return check

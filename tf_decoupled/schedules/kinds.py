@@ -50,13 +50,7 @@ def increasing(where: Where, values: Any, least: int) -> tuple:
 
 def choice(*choices: str) -> Check:
     """The check of an argument that is one of these words."""
-
-    def check(where: Where, value: Any) -> str:
-        if not isinstance(value, str) or value not in choices:
-            where.refuse(ValueError, f"one of {choices}", value)
-        return value
-
-    return check
+    return kinds.choice(*choices, listed=str(choices))
 
 
 Live = float | tf.Variable | keras.Variable

@@ -33,6 +33,7 @@ def _plain(value):
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
+@checked
 def peak_of(rate_or_schedule):
     """The largest rate of anything that may stand in the place of a learning rate."""
     if not isinstance(rate_or_schedule, LearningRateSchedule):
