@@ -2,8 +2,8 @@
 
 import difflib
 import inspect
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from keras.optimizers.schedules import LearningRateSchedule
@@ -25,6 +25,8 @@ INSTEAD = {
     "is_legacy_optimizer": "Keras 2 wrote it into configurations; leave it out.",
 }
 
+OF_INNER = "It is an argument of the optimizer that is wrapped: give it to that one."
+
 
 def bind(
     cls: type, args: Sequence, kwargs: Mapping[str, Any], of_inner: Collection[str] = ()
@@ -33,7 +35,8 @@ def bind(
 
     `of_inner`: arguments of the optimizer inside of a wrapper.
     """
-    return dict(bound(cls.__name__, inspect.signature(cls), args, kwargs, of_inner).arguments)
+    told = INSTEAD | dict.fromkeys(of_inner, OF_INNER)
+    return dict(bound(cls.__name__, inspect.signature(cls), args, kwargs, told).arguments)
 
 
 def bound(
@@ -41,9 +44,12 @@ def bound(
     signature: inspect.Signature,
     args: Sequence,
     kwargs: Mapping[str, Any],
-    of_inner: Collection[str] = (),
+    instead: Mapping[str, str] = MappingProxyType({}),
 ) -> inspect.BoundArguments:
-    """The arguments of a call, defaults included; TypeError says what a wrong call should be."""
+    """The arguments of a call, defaults included; TypeError says what a wrong call should be.
+
+    `instead`: what is said of names that are known to be wrong.
+    """
     parameters = signature.parameters
     kinds = {p.kind for p in parameters.values()}
     first = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -59,7 +65,7 @@ def bound(
         if given not in parameters and is_own:
             raise TypeError(
                 f"{name} got an unexpected keyword argument {given!r}. "
-                f"{_instead(given, parameters, of_inner)} Received: {given}={value!r}"
+                f"{instead.get(given) or _suggested(given, parameters)} Received: {given}={value!r}"
             )
     try:
         arguments = signature.bind(*args, **kwargs)
@@ -80,15 +86,10 @@ def takes(function: Callable, count: int) -> bool:
     return True
 
 
-def _instead(name: str, known: Collection[str], of_inner: Collection[str]) -> str:
-    if name in of_inner:
-        return "It is an argument of the optimizer that is wrapped: give it to that one."
-    told = INSTEAD.get(name, "")
-    if told and (not (meant := re.findall(r"`(\w+)`", told)) or set(meant) & set(known)):
-        return told
-    similar = nearest(name, known, 0.6)
+def _suggested(name: str, known: Collection[str]) -> str:
     if not known:
         return "It takes no arguments."
+    similar = nearest(name, known, 0.6)
     return f"Did you mean `{similar}`?" if similar else f"Known are {_quoted(known)}."
 
 
