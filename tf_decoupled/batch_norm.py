@@ -15,6 +15,9 @@ from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.engine.state import tf_variable
 
 DATA = "an array, a dict or a tuple of arrays, or batches: a Dataset, a PyDataset, an iterable"
+# What a model raises for data that it can't take.
+UNFIT = (TypeError, ValueError, AttributeError)
+UNFIT += (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 Moments = tuple[Any, Any, Any]  # count, mean and variance of each channel
 
 
@@ -191,7 +194,7 @@ def _observed(forward: Any, x: Any) -> list[tuple[int, Moments]]:
             lambda v: v if tf.is_tensor(v) else tf.convert_to_tensor(v), x
         )
         return forward(tensors)
-    except (TypeError, ValueError, AttributeError, tf.errors.OpError) as error:
+    except UNFIT as error:
         raise ValueError(
             "The model can't be called on what `data` has: batches of x, or of (x, y[, weights]). "
             f"Received: {x!r}\n{error}"

@@ -74,7 +74,7 @@ def _read_checkpoint(prefix: str, optimizer: Optimizer) -> Found:
     """A checkpoint's object graph holds the names of variables beside its own keys."""
     try:
         reader = tf.train.load_checkpoint(prefix)
-    except (tf.errors.OpError, ValueError) as error:
+    except (tf.errors.NotFoundError, ValueError) as error:
         raise ValueError(
             "There is no checkpoint here, nor the name of a `.keras` or `.weights.h5` file. "
             f"Received: source={prefix!r}"
