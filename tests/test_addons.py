@@ -479,7 +479,7 @@ def test_wrong_pairs_of_a_multi_optimizer_are_told():
         A.MultiOptimizer([(td.SGD(0.1), keras.layers.Dense(1))])
     with pytest.raises(TypeError, match=r"td.Partition\(\[\(td.masks.only"):
         A.MultiOptimizer(optimizer_specs=[])
-    with pytest.raises(TypeError, match="takes pairs"):
+    with pytest.raises(TypeError, match="must be pairs"):
         A.MultiOptimizer([td.SGD(0.1)])
 
 

@@ -61,7 +61,7 @@ class Rows(Concern):
         if wrong:
             raise ValueError(
                 'With sparse="lazy" a step touches single rows, which these arguments don\'t: '
-                f'{wrong}. Leave them out, or use sparse="exact".'
+                f'{", ".join(wrong)}. Leave them out, or use sparse="exact". Received: {wrong}'
             )
         return given
 
