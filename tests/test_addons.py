@@ -625,7 +625,7 @@ def test_state_moves_between_namesakes():
         ),
         (
             lambda: A.extend_with_decoupled_weight_decay(keras.optimizers.Adam()),
-            *(TypeError, "the class, not an instance"),
+            *(TypeError, "must be an optimizer class"),
         ),
         (lambda: A.TimeStopping, AttributeError, "docs/migrating.md has it"),
         (lambda: A.TQDMProgressBar, AttributeError, "TqdmCallback"),

@@ -17,7 +17,8 @@ Flag = Annotated[bool, kinds.flag]
 
 def _frequency(where: Where, value: Any) -> str:
     if not isinstance(value, str) or value != "epoch":
-        words = '"epoch"; within one, save inside of `with opt.evaluation_weights():`'
+        words = '"epoch": it saves at the end of epochs; within one, save inside of '
+        words += "`with opt.evaluation_weights():`"
         where.refuse(ValueError, words, value)
     return value
 

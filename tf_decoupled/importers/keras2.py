@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from tf_decoupled.engine import kinds
-from tf_decoupled.engine.checking import checked
+from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.importers.keras2_files import CACHE, ITER, Found, optimizer_config, read
 from tf_decoupled.importers.keras2_rules import SLOTS, counterpart
@@ -23,7 +23,15 @@ from tf_decoupled.importers.resuming import (
 from tf_decoupled.optimizers.nadamw import NAdamW
 from tf_decoupled.optimizers.sgdw import SGDW
 
-Path = Annotated[str | os.PathLike, kinds.path]
+
+def _file(where: Where, value: Any) -> str:
+    if not isinstance(value, (str, os.PathLike)):
+        words = "the path of a whole-model `.h5` file, or the prefix of a checkpoint"
+        where.refuse(TypeError, words, value)
+    return kinds.path(where, value)
+
+
+Path = Annotated[str | os.PathLike, _file]
 Variables = Annotated[Sequence, kinds.variables]
 
 
