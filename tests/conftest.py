@@ -29,6 +29,14 @@ def seeds_and_names():
     disable_op_determinism()  # which the command line enables for its process
 
 
+@pytest.fixture
+def untraced():
+    """Nothing is traced, which took most of the time: for what doesn't depend on it."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 HOST_COMPILES = replicas.host_compiles
 
 
