@@ -13,6 +13,8 @@ import tf_decoupled as td
 from tf_decoupled import importers
 from tf_decoupled.importers.torch_files import state_dict_of
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 PARAMETERS = ["hidden.weight", "hidden.bias", "head.weight", "head.bias"]
 CLASSES = {
     "Adam": (td.Adam, {}),
