@@ -277,7 +277,7 @@ def test_an_optimizer_that_cannot_step_the_model_says_so(mine):
         **dict(alphas=(0.01,), l2s=(), weight_decays=(0.0,), optimizer="Muon", batch_size=16),
         **dict(model=f"{mine}:build", dataset=f"{mine}:load"),
     )
-    with pytest.raises(InputError, match="Muon: Muon steps matrices, and .* Received: .*bias"):
+    with pytest.raises(InputError, match=r"Muon: Muon steps matrices, and .* Received: .*bias"):
         Cells(settings, own.load(f"{mine}:load"))
 
 
