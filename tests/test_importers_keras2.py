@@ -13,6 +13,8 @@ from fixtures import PLAIN, assert_goes_on, built, variables
 import tf_decoupled as td
 from tf_decoupled import importers
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 CLASSES = {
     "Adam": td.Adam,
     "SGD": td.SGD,

@@ -15,6 +15,8 @@ from fixtures import PLAIN, assert_goes_on, built, steps, variables
 import tf_decoupled as td
 from tf_decoupled import importers
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 OURS = {
     "AdamW": lambda: td.AdamW(0.01, 0.1, global_clipnorm=1.0, **PLAIN),
     "SGD": lambda: td.SGD(0.01, momentum=0.9, nesterov=True, **PLAIN),

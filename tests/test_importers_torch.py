@@ -15,6 +15,8 @@ from tf_decoupled.engine.checking import Where
 from tf_decoupled.importers.torch_files import state_dict_of
 
 read = functools.partial(state_dict_of, Where("state_dict"))
+pytestmark = pytest.mark.usefixtures("untraced")
+
 PARAMETERS = ["hidden.weight", "hidden.bias", "head.weight", "head.bias"]
 CLASSES = {
     "Adam": (td.Adam, {}),

@@ -181,7 +181,7 @@ def test_an_interrupted_sweep_continues_to_the_same_csv(finished, tmp_path, stop
 
 
 def test_a_csv_cut_anywhere_continues_to_the_same_csv(finished, tmp_path):
-    for cut in range(0, len(finished), 53):
+    for cut in range(0, len(finished), 101):
         out = tmp_path / f"cut{cut}"
         out.mkdir()
         (out / "adam.csv").write_bytes(finished[:cut])

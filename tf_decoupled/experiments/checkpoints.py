@@ -6,6 +6,7 @@ after them and can be lost on its own.
 
 import json
 import re
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,12 @@ def restore(state: tf.train.Checkpoint, path: Path) -> None:
 def save(state: tf.train.Checkpoint, folder: Path) -> Path:
     """Writes the next checkpoint, and only then removes those before the last `KEPT`."""
     with writing(folder):
-        path = Path(state.save(str(folder / "ckpt")))
+        try:
+            path = Path(state.save(str(folder / "ckpt")))
+        except BaseException:
+            for unfinished in folder.glob("ckpt-*_temp"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise
         for old in present(folder)[:-KEPT]:
             for file in folder.glob(f"{old.name}.*"):
                 file.unlink()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from tf_decoupled.experiments import files, loop
 from tf_decoupled.experiments.errors import InputError
@@ -85,6 +86,8 @@ def draw(found: dict[str, Curves], run: Run, path: Path) -> None:
         for restart in restarts(run.epochs):
             ax.axvline(restart, color="0.7", linewidth=0.8, linestyle=":")
         ax.set(xlabel="epoch", ylabel=title, yscale="log")
+        plain = FuncFormatter(lambda value, _: f"{value:g}")
+        ax.yaxis.set(major_formatter=plain, minor_formatter=plain)
     ax.legend(frameon=False)
     figure.suptitle(
         f"{run.dataset}, {run.model}, seed {run.seed}, normalized decay {run.normalized_decay}",

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def writing(path: Path) -> Iterator[None]:
 def reason(error: Exception) -> str:
     """Why a file can't be read or written, in the words of the system, in one line."""
     said = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+    said = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", said)  # which operation TensorFlow was at
     return " ".join(said.split()).rstrip(".") or type(error).__name__
 
 

@@ -73,8 +73,11 @@ def _settings(path: Path, lines: list[str]) -> Settings:
     if len(lines) < 2 or not lines[0].startswith(MARK) or lines[1] != ",".join(COLUMNS):
         raise InputError(f"{path} isn't the CSV of a sweep: its first two lines aren't a header.")
     try:
-        return Settings.from_json(json.loads(lines[0][len(MARK) :]))
-    except (ValueError, TypeError, AttributeError) as error:
+        values = json.loads(lines[0][len(MARK) :])
+        if not isinstance(values, dict):
+            raise TypeError(f"they must be names with values. Received: {values!r}")
+        return Settings.from_json(values)
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}, line 1: its settings can't be read: {error}") from error
 
 
