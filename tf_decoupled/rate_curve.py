@@ -37,7 +37,8 @@ class RateCurve:
         n, losses = len(losses), np.asarray(losses)
         if n < FEWEST:
             raise ValueError(
-                f"The loss diverged after {n} rates, too few for a curve: begin lower. "
+                f"The loss diverged after {n} rates, too few for a curve: begin lower, or "
+                "rise more slowly, by a lower `highest` or more `steps`. "
                 f"Received: lowest={rates[0]:g}, the first rate"
             )
         smoothed = np.array([losses[max(i - near, 0) : i + near + 1].mean() for i in range(n)])
