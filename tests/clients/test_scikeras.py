@@ -131,7 +131,7 @@ def test_an_optimizer_pickled_beside_scikeras_is_known_to_a_new_process(client, 
         "@keras.saving.register_keras_serializable('mine')\n"
         "def kernels(variable): return 'kernel' in variable.path\n"
     )
-    program = "import pickle, sys; print(pickle.load(sys.stdin.buffer))"
+    program = "import pickle, sys; print(repr(pickle.load(sys.stdin.buffer)))"
     paths = [str(tmp_path), str(pathlib.Path(td.__file__).parents[1])]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(tmp_path)
