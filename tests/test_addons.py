@@ -479,7 +479,7 @@ def test_wrong_pairs_of_a_multi_optimizer_are_told():
         A.MultiOptimizer([(td.SGD(0.1), keras.layers.Dense(1))])
     with pytest.raises(TypeError, match=r"td.Partition\(\[\(td.masks.only"):
         A.MultiOptimizer(optimizer_specs=[])
-    with pytest.raises(TypeError, match="takes pairs"):
+    with pytest.raises(TypeError, match="must be pairs"):
         A.MultiOptimizer([td.SGD(0.1)])
 
 
@@ -625,7 +625,7 @@ def test_state_moves_between_namesakes():
         ),
         (
             lambda: A.extend_with_decoupled_weight_decay(keras.optimizers.Adam()),
-            *(TypeError, "the class, not an instance"),
+            *(TypeError, "must be an optimizer class"),
         ),
         (lambda: A.TimeStopping, AttributeError, "docs/migrating.md has it"),
         (lambda: A.TQDMProgressBar, AttributeError, "TqdmCallback"),

@@ -384,7 +384,7 @@ def test_a_loss_that_is_no_number_from_the_start_raises():
 
 def test_a_test_that_diverges_at_once_says_so():
     model = linear_model(td.SGD(0.1, **eager))
-    with pytest.raises(ValueError, match=r"diverged after \d rates, .*begin lower.* first rate 50"):
+    with pytest.raises(ValueError, match=r"diverged after \d rates, .*begin lower.* lowest=50"):
         td.find_lr(model, ONES, lowest=50.0, highest=1e4, steps=20)
 
 
@@ -417,11 +417,11 @@ def unbuilt():
 @pytest.mark.parametrize(
     "given,words",
     [
-        (dict(lowest=0.0), "The rates must rise"),
-        (dict(highest=math.inf), "The rates must rise"),
+        (dict(lowest=0.0), "`lowest` must be a finite number > 0"),
+        (dict(highest=math.inf), "`highest` must be a finite number > 0"),
         (dict(lowest=1.0, highest=0.1), "The rates must rise.*lowest=1.0, highest=0.1"),
         (dict(steps=4), "`steps` must be an integer, at least 5"),
-        (dict(steps=10.0), "`steps` must be an integer"),
+        (dict(steps=10.5), "`steps` must be an integer"),
         (dict(batch_size=0), "`batch_size` must be an integer, at least 1"),
         (dict(divergence=0), "`divergence` must be a number > 0"),
     ],

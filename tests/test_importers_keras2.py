@@ -119,7 +119,7 @@ def test_a_rate_of_the_callers_replaces_a_schedule_that_is_unknown(tmp_path):
 def test_files_without_an_optimizer_of_keras_2_raise(tmp_path):
     path, trainable, _ = source("Adam")
     ours = built(td.Adam(), trainable)
-    with pytest.raises(TypeError, match=r"imported from files.*Received: Adam"):
+    with pytest.raises(TypeError, match=r"path of a whole-model.*Received: path=Adam"):
         importers.from_keras2(ours, trainable)
     with pytest.raises(FileNotFoundError, match=r"no such file.*absent.h5"):
         importers.from_keras2("absent.h5", trainable)

@@ -11,8 +11,10 @@ from fixtures import PLAIN, assert_goes_on, built, variables
 
 import tf_decoupled as td
 from tf_decoupled import importers
+from tf_decoupled.engine.checking import Where
 from tf_decoupled.importers.torch_files import state_dict_of
 
+read = functools.partial(state_dict_of, Where("state_dict"))
 pytestmark = pytest.mark.usefixtures("untraced")
 
 PARAMETERS = ["hidden.weight", "hidden.bias", "head.weight", "head.bias"]
@@ -57,7 +59,7 @@ def test_pytorch_reads_the_files_as_they_are_read_here():
     torch = pytest.importorskip("torch", reason="compares with `torch.load`")
     for name in CLASSES:
         path, *_ = source(name)
-        theirs, ours = torch.load(path, weights_only=True)["optimizer"], state_dict_of(path)
+        theirs, ours = torch.load(path, weights_only=True)["optimizer"], read(path)
         assert ours["param_groups"] == theirs["param_groups"]
         for number, entry in theirs["state"].items():
             assert entry.keys() == ours["state"][number].keys()
@@ -67,7 +69,7 @@ def test_pytorch_reads_the_files_as_they_are_read_here():
 
 def test_tensors_of_all_kinds_and_strides_are_read():
     folder, _ = fixtures.unpacked("torch.zip")
-    state = state_dict_of(folder / "kinds.pt")["state"]
+    state = read(folder / "kinds.pt")["state"]
     assert len(state) == 12
     for name, found in state.items():
         expected = np.arange(6).reshape(2, 3).T
@@ -168,7 +170,7 @@ def test_a_tensor_that_would_lie_outside_of_its_storage_raises(tmp_path):
 
 
 def test_bytes_that_are_no_archive_raise(tmp_path):
-    with pytest.raises(TypeError, match=r"from `optimizer.state_dict\(\)`.*Received: 5"):
+    with pytest.raises(TypeError, match=r"`optimizer.state_dict\(\)`.*Received: state_dict=5"):
         importers.torch_state(5, built(td.Adam(), variables()), named)
     (tmp_path / "old.pt").write_bytes(pickle.dumps({}))
     with pytest.raises(ValueError, match=r"since 1.6. Load this one there"):

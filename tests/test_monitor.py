@@ -471,11 +471,11 @@ def test_it_refuses_other_optimizers_and_what_it_does_not_know(tmp_path):
         with pytest.raises((ValueError, TypeError), match=known):
             Monitor(wrong)
     for wrong in (0, -1, 1.5, True, "epoch"):
-        with pytest.raises(ValueError, match=r"`every` must be .*integer >= 1\. Received: every="):
+        with pytest.raises((ValueError, TypeError), match=r"`every` must be .*Received: every="):
             Monitor(every=wrong)
     with pytest.raises(ValueError, match=r"one of 'model', 'layer', 'variable'\. Received: per="):
         Monitor(per="block")
     with pytest.raises(TypeError, match=r"`in_logs` must be True or False\. Received: in_logs=1"):
         Monitor(in_logs=1)
-    with pytest.raises(FileNotFoundError, match=r"folder that exists\. Received: png='.*absent"):
+    with pytest.raises(FileNotFoundError, match=r"folder that exists\. Received: png=.*absent"):
         Monitor(png=tmp_path / "absent" / "a.png")

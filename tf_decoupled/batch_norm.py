@@ -4,19 +4,31 @@ import contextlib
 import itertools
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.engine.state import tf_variable
 
+DATA = "an array, a dict or a tuple of arrays, or batches: a Dataset, a PyDataset, an iterable"
+# What a model raises for data that it can't take.
+UNFIT = (TypeError, ValueError, AttributeError)
+UNFIT += (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 Moments = tuple[Any, Any, Any]  # count, mean and variance of each channel
 
 
+Model = Annotated[keras.Model, kinds.instance(keras.layers.Layer, "a keras.Model")]
+Steps = Annotated[int | None, kinds.whole("an integer >= 1", 1)]
+Size = Annotated[int, kinds.whole("an integer >= 1", 1)]
+
+
+@checked
 def refresh_batch_norm(
-    model: keras.Model, data: Any, steps: int | None = None, batch_size: int = 32
+    model: Model, data: Any, steps: Steps = None, batch_size: Size = 32
 ) -> list[str]:
     """Re-estimates the moving statistics of batch normalizations with the weights as they are.
 
@@ -61,10 +73,10 @@ def refresh_batch_norm(
     with _observing(layers, observed), _unchanged(model):
         forward = _forward(model, observed)
         for x in itertools.islice(_inputs(data, batch_size, steps), steps):
-            for i, moments in forward(x):
+            for i, moments in _observed(forward, x):
                 arrays = tuple(np.asarray(m, np.float64) for m in moments)
                 pooled[int(i)] = _pool(pooled.get(int(i)), arrays)
-    return _assign(layers, pooled)
+    return _assign(layers, pooled, data)
 
 
 def _trainable_normalizations(model: keras.Model) -> list[keras.layers.BatchNormalization]:
@@ -175,6 +187,20 @@ def _forward(model: keras.Model, observed: list) -> Any:
     return tf.function(forward, autograph=False, reduce_retracing=True)
 
 
+def _observed(forward: Any, x: Any) -> list[tuple[int, Moments]]:
+    """What the layers observe of one batch."""
+    try:
+        tensors = keras.tree.map_structure(
+            lambda v: v if tf.is_tensor(v) else tf.convert_to_tensor(v), x
+        )
+        return forward(tensors)
+    except UNFIT as error:
+        raise ValueError(
+            "The model can't be called on what `data` has: batches of x, or of (x, y[, weights]). "
+            f"Received: {x!r}\n{error}"
+        ) from error
+
+
 @contextlib.contextmanager
 def _unchanged(model: keras.Model) -> Iterator[None]:
     """Puts back, in the end, what a forward pass may change: seeds, states of recurrent layers."""
@@ -188,21 +214,19 @@ def _unchanged(model: keras.Model) -> Iterator[None]:
 
 
 def _inputs(data: Any, batch_size: int, steps: int | None) -> Iterator[Any]:
-    """The x of each batch, as tensors."""
+    """The x of each batch."""
     for batch in _batches(data, batch_size, steps):
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        yield keras.tree.map_structure(
-            lambda v: v if tf.is_tensor(v) else tf.convert_to_tensor(v), x
-        )
+        yield keras.utils.unpack_x_y_sample_weight(batch)[0]
 
 
 def _batches(data: Any, batch_size: int, steps: int | None) -> Iterable[Any]:
     if isinstance(data, (dict, tuple)) or hasattr(data, "__array__"):
-        return _sliced(keras.utils.unpack_x_y_sample_weight(data)[0], batch_size)
+        return _sliced(_rows(data), batch_size)
     if isinstance(data, keras.utils.PyDataset):
         size = data.num_batches
         batches = map(data.__getitem__, itertools.count() if size is None else range(size))
     else:
+        kinds.iterable(DATA)(Where("data"), data)
         endless = isinstance(data, tf.data.Dataset) and (
             int(data.cardinality()) == tf.data.INFINITE_CARDINALITY
         )
@@ -214,8 +238,17 @@ def _batches(data: Any, batch_size: int, steps: int | None) -> Iterable[Any]:
     return batches
 
 
+def _rows(data: Any) -> Any:
+    """The x of arrays."""
+    arrays = keras.tree.flatten(data)
+    shapes = [getattr(a, "shape", None) for a in arrays]
+    if not arrays or any(shape is None or len(shape) == 0 for shape in shapes):
+        Where("data").refuse(TypeError, DATA, data)
+    return keras.utils.unpack_x_y_sample_weight(data)[0]
+
+
 def _sliced(x: Any, batch_size: int) -> Iterator[Any]:
-    rows = len(keras.tree.flatten(x)[0])
+    rows = keras.tree.flatten(x)[0].shape[0]
     for start in range(0, rows, batch_size):
         yield keras.tree.map_structure(lambda a, i=start: a[i : i + batch_size], x)
 
@@ -231,17 +264,17 @@ def _pool(left: Moments | None, right: Moments) -> Moments:
     return n + m, mean + apart * share, spread
 
 
-def _assign(layers: list, pooled: dict[int, Moments]) -> list[str]:
+def _assign(layers: list, pooled: dict[int, Moments], data: Any) -> list[str]:
     """Makes the pooled moments the moving statistics, all or none."""
     if not any(count.any() for count, _, _ in pooled.values()):
         raise ValueError(
             "The data has no batch with a row to take statistics of. A generator may have been "
-            "used up before: pass a fresh one."
+            f"used up before: pass a fresh one. Received: data={data!r}"
         )
     filled = {i: m for i, m in pooled.items() if m[0].any()}
     if idle := [layer.path for i, layer in enumerate(layers) if i not in filled]:
         warnings.warn(
-            f"Batch normalizations that got no input stay as they are: {idle}.", stacklevel=3
+            f"Batch normalizations that got no input stay as they are: {idle}.", stacklevel=5
         )
     for i, (_, mean, variance) in filled.items():
         layers[i].moving_mean.assign(mean)

@@ -12,7 +12,7 @@ from typing import Any
 
 from tf_decoupled import schedules
 from tf_decoupled.catalogue import optimizers, suggested
-from tf_decoupled.engine.arguments import check_names
+from tf_decoupled.engine.arguments import INSTEAD, check_names
 from tf_decoupled.engine.decay import NormalizedDecay
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.wrappers.partition import Partition
@@ -49,9 +49,8 @@ def wrapper(value: Any) -> tuple[type[Wrapper], dict[str, Any]]:
     """The class and the arguments of a wrapper."""
     name, options = named(value, "A wrapper")
     cls = _class(name, wrapper_classes(), "wrapper")
-    check_names(
-        cls.__name__, options, [n for n in inspect.signature(cls).parameters if n != "inner"]
-    )
+    own = [n for n in inspect.signature(cls).parameters if n != "inner"]
+    check_names(cls.__name__, options, own, INSTEAD)
     return cls, options
 
 
@@ -73,11 +72,16 @@ def _class(name: str, classes: Mapping[str, type], kind: str) -> type:
     if len(found) == 1:
         return classes[found[0]]
     if found:
-        raise ValueError(f"{name!r} may be {' or '.join(found)}: write the one that you mean.")
+        raise ValueError(
+            f"{name!r} may be {' or '.join(found)}: write the one that you mean. Received: {name!r}"
+        )
     known = "`td.list_optimizers()` lists all."
     if kind == "schedule":
         known = "td.schedules has all; a number stands without quotes, in YAML as 1.0e-3."
-    raise ValueError(f"No {kind} is called {name!r}.{suggested(_plain(name), classes)} {known}")
+    raise ValueError(
+        f"No {kind} is called {name!r}.{suggested(_plain(name), classes)} {known} "
+        f"Received: {name!r}"
+    )
 
 
 def schedule(value: Any) -> Any:

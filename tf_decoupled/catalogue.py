@@ -9,9 +9,12 @@ import math
 import re
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import tensorflow as tf
+
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import checked
 
 MATRIX = SimpleNamespace(shape=(1024, 1024))  # what state is counted for
 AUTHORS = r"(?P<authors>[^\W\d_][^\".;:]*?(?: et al\.)?)"
@@ -87,7 +90,8 @@ class Catalogue(tuple):
         return PAGE + "\n" + "\n".join(lines) + "\n"
 
 
-def list_optimizers(pattern: str = "*") -> Catalogue:
+@checked
+def list_optimizers(pattern: Annotated[str, kinds.text] = "*") -> Catalogue:
     """The optimizers and wrappers whose name fits the pattern, as a table: print it.
 
         td.list_optimizers("*adam*")
@@ -105,7 +109,7 @@ def list_optimizers(pattern: str = "*") -> Catalogue:
     if not found:
         raise ValueError(
             f"No optimizer's name fits {pattern!r}.{suggested(wanted, classes)} "
-            "`list_optimizers()` lists all."
+            f"`list_optimizers()` lists all. Received: pattern={pattern!r}"
         )
     found = sorted(found, key=lambda name: (name.lower(), name))
     return Catalogue(_entry(name, classes[name]) for name in found)

@@ -9,15 +9,33 @@ of a Dense kernel is the weights of each output. With None, the default, the var
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import tensorflow as tf
 
-from tf_decoupled.engine import arguments, registry
-from tf_decoupled.engine.hyperparameters import fits, is_number
+from tf_decoupled.engine import arguments, kinds, registry
+from tf_decoupled.engine.checking import Where, checked
+from tf_decoupled.engine.hyperparameters import is_number
 
-Axis = int | Sequence[int] | None
+__all__ = ["Box", "KeepNonNegative", "L1Ball", "L2Ball", "LinfBall", "Projection", "Simplex"]
+
+RANKS = 255  # no tensor has so many axes
+
+
+def _axis(where: Where, axis: Any) -> Any:
+    """The axis, or axes, as Python's own integers."""
+    several = axis if isinstance(axis, (list, tuple)) else [axis]
+    if not several or not all(is_number(x) and x == x // 1 and abs(x) < RANKS for x in several):
+        words = "an integer, several, or None for the whole variable"
+        where.refuse(TypeError, words, axis)
+    return [int(each) for each in axis] if isinstance(axis, (list, tuple)) else int(axis)
+
+
+Bound = Annotated[float | None, kinds.optional(kinds.real("a finite number", lambda x: True))]
+Positive = Annotated[float, kinds.real("a finite number > 0", lambda x: x > 0)]
+NotNegative = Annotated[float, kinds.real("a finite number >= 0", lambda x: x >= 0)]
+Axis = Annotated[int | Sequence[int] | None, kinds.optional(_axis)]
 
 
 class Projection(keras.constraints.Constraint):
@@ -25,6 +43,8 @@ class Projection(keras.constraints.Constraint):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__, owner=cls.__name__)
         registry.register(cls, "tf_decoupled.constraints")
 
     def __call__(self, w: Any) -> tf.Tensor:
@@ -61,9 +81,8 @@ class Box(Projection):
         low, high: the bounds; None for none.
     """
 
-    def __init__(self, low: float | None = None, high: float | None = None):
-        self.low = None if low is None else _number(self, "low", low)
-        self.high = None if high is None else _number(self, "high", high)
+    def __init__(self, low: Bound = None, high: Bound = None):
+        self.low, self.high = low, high
         if low is not None and high is not None and low > high:
             raise ValueError(f"`low` of Box must be at most `high`. Received: {self}")
 
@@ -75,8 +94,8 @@ class Box(Projection):
 class LinfBall(Projection):
     """|w| ≤ radius, of each entry."""
 
-    def __init__(self, radius: float = 1.0):
-        self.radius = _number(self, "radius", radius, "a finite number >= 0", lambda x: x >= 0)
+    def __init__(self, radius: NotNegative = 1.0):
+        self.radius = radius
 
     def project(self, w):
         return tf.clip_by_value(w, -self.radius, self.radius)
@@ -92,9 +111,8 @@ class L2Ball(Projection):
         axis: the axis, or axes, along which norms are taken; None for the whole variable.
     """
 
-    def __init__(self, radius: float = 1.0, axis: Axis = None):
-        self.radius = _number(self, "radius", radius, "a finite number >= 0", lambda x: x >= 0)
-        self.axis = _axis(self, axis)
+    def __init__(self, radius: NotNegative = 1.0, axis: Axis = None):
+        self.radius, self.axis = radius, axis
 
     def project(self, w):
         axes = _axes(self, w)
@@ -118,9 +136,8 @@ class Simplex(Projection):
     figure 1, where τ is θ, the last that grows, which is the largest.
     """
 
-    def __init__(self, total: float = 1.0, axis: Axis = None):
-        self.total = _number(self, "total", total, "a finite number > 0", lambda x: x > 0)
-        self.axis = _axis(self, axis)
+    def __init__(self, total: Positive = 1.0, axis: Axis = None):
+        self.total, self.axis = total, axis
 
     def project(self, w):
         return _along(w, _axes(self, w), lambda rows: _on_simplex(rows, self.total))
@@ -137,9 +154,8 @@ class L1Ball(Projection):
     section 4.
     """
 
-    def __init__(self, radius: float = 1.0, axis: Axis = None):
-        self.radius = _number(self, "radius", radius, "a finite number > 0", lambda x: x > 0)
-        self.axis = _axis(self, axis)
+    def __init__(self, radius: Positive = 1.0, axis: Axis = None):
+        self.radius, self.axis = radius, axis
 
     def project(self, w):
         return _along(w, _axes(self, w), self._rows)
@@ -177,36 +193,11 @@ def _axes(owner: Any, w: tf.Tensor) -> list[int]:
     axes = [owner.axis] if isinstance(owner.axis, int) else owner.axis
     if not all(-rank <= axis < rank for axis in axes):
         raise ValueError(
-            f"{owner!r} has an `axis` that a variable of shape {tuple(w.shape)} has not."
+            f"{owner!r} has an `axis` that a variable of shape {tuple(w.shape)} has not. "
+            f"Received: axis={owner.axis!r}"
         )
     return sorted({axis % rank for axis in axes})
 
 
 def _not_zero(x: tf.Tensor) -> tf.Tensor:
     return tf.where(x == 0, tf.ones_like(x), x)
-
-
-def _axis(owner: Any, axis: Any) -> Any:
-    """The axis as Python's own integers; else one clear error."""
-    several = axis if isinstance(axis, (list, tuple)) else [axis]
-    whole = [is_number(each) and each == int(each) for each in several]
-    if axis is not None and not (whole and all(whole)):
-        raise TypeError(
-            f"`axis` of {type(owner).__name__} must be an integer, several, or None for the whole "
-            f"variable. Received: axis={axis!r}"
-        )
-    if axis is None:
-        return None
-    return [int(each) for each in axis] if isinstance(axis, (list, tuple)) else int(axis)
-
-
-def _number(
-    owner: Any, name: str, value: Any, words: str = "a finite number", holds: Any = lambda x: True
-) -> float:
-    """The value, if it is such a number; else one clear error."""
-    told = f"`{name}` of {type(owner).__name__} must be {words}. Received: {name}={value!r}"
-    if not is_number(value):
-        raise TypeError(told)
-    if not fits(value, lambda x: math.isfinite(x) and holds(x)):
-        raise ValueError(told)
-    return float(value)

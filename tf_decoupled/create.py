@@ -2,15 +2,18 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import tensorflow as tf
 
 from tf_decoupled import by_name, masks
-from tf_decoupled.engine.arguments import check_names, shown
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.arguments import INSTEAD, check_names, shown
+from tf_decoupled.engine.checking import Check, Where, checked
 from tf_decoupled.engine.hyperparameters import is_variable
 from tf_decoupled.engine.optimizer import Optimizer
+from tf_decoupled.optimizers.adamw import AdamW
 from tf_decoupled.wrappers.layerwise_decay import LayerwiseDecay
 from tf_decoupled.wrappers.partition import Partition
 from tf_decoupled.wrappers.wrapper import Wrapper
@@ -22,16 +25,63 @@ DECAY = ("weight_decay", "decay_mask", "decay_coupling")  # what a fallback has 
 Around = Sequence[tuple[type[Wrapper], dict[str, Any]]]  # the outermost first
 
 
+def _config(where: Where, value: Any) -> str | Mapping[str, Any]:
+    if not isinstance(value, (str, Mapping)):
+        words = "a name, 'adamw', a call, 'adamw(learning_rate=1e-3)', or a mapping with 'name'"
+        where.refuse(TypeError, words, value)
+    return value
+
+
+def _number(of: type[Optimizer], name: str) -> Check:
+    """The check of what is given to another argument, also by the name of a schedule."""
+
+    def check(where: Where, value: Any) -> Any:
+        try:
+            made = by_name.schedule(value)
+            of.declared[name].check(made, of)
+        except (TypeError, ValueError) as error:
+            told = f"`{where.name}` goes to {of.__name__}: {error}"
+            raise type(error)(f"{told} Received: {where.name}={value!r}") from None
+        return made
+
+    return check
+
+
+def _wrapper(where: Where, value: Any) -> str | Mapping[str, Any]:
+    config = _config(where, value)
+    try:
+        by_name.wrapper(config)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"`{where.name}`: {error}") from None
+    return config
+
+
+Config = Annotated[str | Mapping[str, Any], _config]
+ConfigOrNone = Annotated[str | Mapping[str, Any] | None, kinds.optional(_config)]
+Configs = Annotated[
+    Sequence[str | Mapping[str, Any]] | None,
+    kinds.optional(kinds.sequence(_wrapper, "a list of names, the outermost first")),
+]
+Model = Annotated[keras.Model | None, kinds.optional(kinds.instance(keras.Model, "a keras.Model"))]
+Patterns = Annotated[
+    Sequence[str] | None,
+    kinds.optional(kinds.sequence(kinds.text, "a list of regular expressions")),
+]
+LayerDecay = Annotated[Any, kinds.optional(_number(LayerwiseDecay, "rate"))]
+Rate = Annotated[Any, kinds.optional(_number(AdamW, "learning_rate"))]
+
+
+@checked
 def create(
-    optimizer: str | Mapping[str, Any],
-    model: keras.Model | None = None,
+    optimizer: Config,
+    model: Model = None,
     *,
-    wrappers: Sequence[str | Mapping[str, Any]] | None = None,
-    layer_decay: Any = None,
+    wrappers: Configs = None,
+    layer_decay: LayerDecay = None,
     decay_mask: Any = None,
-    fallback: str | Mapping[str, Any] | None = None,
-    fallback_learning_rate: Any = None,
-    fallback_patterns: Sequence[str] | None = None,
+    fallback: ConfigOrNone = None,
+    fallback_learning_rate: Rate = None,
+    fallback_patterns: Patterns = None,
     **arguments: Any,
 ) -> Optimizer:
     """An optimizer by its name: what a line of a configuration says, and what goes with it.
@@ -81,7 +131,7 @@ def create(
     name, given = by_name.named(optimizer, "An optimizer")
     given |= {name: value for name, value in told.items() if value is not None} | arguments
     method, outer = by_name.method(name)
-    check_names(method.__name__, given, [*inspect.signature(method).parameters, *OWN])
+    check_names(method.__name__, given, [*inspect.signature(method).parameters, *OWN], INSTEAD)
     own = {name: given.pop(name, None) for name in OWN}
     given, around = _resolved(method, given), _around(outer, own)
     mask = _stepped(method, given, own["fallback_patterns"])
@@ -168,7 +218,7 @@ def _fallback(
         )
     if fallback_learning_rate is not None:
         config = config | dict(learning_rate=fallback_learning_rate)
-    check_names(cls.__name__, config, inspect.signature(cls).parameters)
+    check_names(cls.__name__, config, inspect.signature(cls).parameters, INSTEAD)
     rate = given.get("learning_rate", method.declared["learning_rate"].default)
     if callable(rate) and not is_variable(rate) and "learning_rate" not in config:
         raise ValueError(
@@ -181,12 +231,10 @@ def _fallback(
 
 
 def _build(made: Optimizer, model: keras.Model) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
     if not model.built:
         raise ValueError(
             "Build the model first, as by calling it on a batch, `model(x)`; or leave `model` out. "
-            f"Received: {model.name!r}, not built"
+            f"Received: model={model.name!r}, not built"
         )
     made.build(model.trainable_variables)
 

@@ -5,13 +5,38 @@ hyperparameters follow the batch size.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
 
 import tensorflow as tf
 
-from tf_decoupled.engine.hyperparameters import fits, is_number
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.gradients import hessian_eigenvalues
+from tf_decoupled.gradients.kinds import Count, Loss, Seed, Tensors, Variables, tensor
+from tf_decoupled.gradients.tape import flat
+
+__all__ = [
+    "NoiseScale",
+    "gradient_noise_scale",
+    "linear_scaling",
+    "r_med",
+    "sharpness",
+    "square_root_scaling",
+]
+
+beta = kinds.limit("a number in [0, 1)", lambda x: 0 <= x < 1)
+positive = kinds.limit("a finite number > 0", lambda x: x > 0)
+Rate = Annotated[float, positive]
+Size = Annotated[
+    float, kinds.limit("a number of examples, > 0", lambda x: x > 0, kind="a number of examples")
+]
+Gradients = Annotated[
+    Sequence[Sequence],
+    kinds.sequence(
+        kinds.sequence(kinds.optional(tensor), "a list of tensors"), "a list of lists of tensors"
+    ),
+]
 
 
 class NoiseScale(NamedTuple):
@@ -25,7 +50,8 @@ class NoiseScale(NamedTuple):
     squared_norm: tf.Tensor
 
 
-def gradient_noise_scale(gradients: Sequence[Sequence], batch_size: int) -> NoiseScale:
+@checked
+def gradient_noise_scale(gradients: Gradients, batch_size: Size) -> NoiseScale:
     """The simple noise scale B = tr(Σ) / |G|², from gradients of n ≥ 2 batches of equal size b.
 
         |G_b|²: the mean of the batches' |g|²        |G_nb|²: |g|² of the mean of their gradients
@@ -45,14 +71,14 @@ def gradient_noise_scale(gradients: Sequence[Sequence], batch_size: int) -> Nois
     McCandlish et al., "An Empirical Model of Large-Batch Training", 2018, appendix A.1, with b as
     the small and n b as the large batch. arXiv:1812.06162
     """
-    batches = [[tf.convert_to_tensor(g) for g in grads if g is not None] for grads in gradients]
+    batches = [[g for g in grads if g is not None] for grads in gradients]
     n = len(batches)
-    if n < 2 or len({len(grads) for grads in batches}) > 1:
+    if n < 2 or len({len(grads) for grads in batches}) > 1 or not batches[0]:
         raise ValueError(
             "`gradient_noise_scale` compares the gradients of two or more batches, each a list of "
-            f"one tensor per variable. Received: lists of {[len(each) for each in batches]}"
+            "one tensor per variable. Received: `gradients`, lists of "
+            f"{[len(each) for each in batches]}"
         )
-    _check("batch_size", batch_size)
     mean = [tf.add_n(each) / n for each in zip(*batches, strict=True)]
     small = tf.add_n([_squared_norm(grads) for grads in batches]) / n
     large = _squared_norm(mean)
@@ -61,8 +87,9 @@ def gradient_noise_scale(gradients: Sequence[Sequence], batch_size: int) -> Nois
     return NoiseScale(trace / squared_norm, trace, squared_norm)
 
 
+@checked
 def linear_scaling(
-    batch_size: int, new_batch_size: int, *, learning_rate: float
+    batch_size: Size, new_batch_size: Size, *, learning_rate: Rate
 ) -> dict[str, float]:
     """Hyperparameters of SGD for another batch size: the rate goes with it.
 
@@ -74,11 +101,12 @@ def linear_scaling(
     Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017, section 2.1.
     arXiv:1706.02677
     """
-    return dict(learning_rate=_ratio(batch_size, new_batch_size) * learning_rate)
+    return dict(learning_rate=new_batch_size / batch_size * learning_rate)
 
 
+@checked
 def square_root_scaling(
-    batch_size: int, new_batch_size: int, *, learning_rate: float, **others: float
+    batch_size: Size, new_batch_size: Size, *, learning_rate: Rate, **others: float
 ) -> dict[str, float]:
     """Hyperparameters of Adam or RMSprop for another batch size: the rate goes with its root.
 
@@ -101,7 +129,7 @@ def square_root_scaling(
     Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", 2022,
     section 5. arXiv:2205.10287
     """
-    ratio = _ratio(batch_size, new_batch_size)
+    ratio = new_batch_size / batch_size
     scaled = dict(learning_rate=math.sqrt(ratio) * learning_rate)
     for name, value in others.items():
         if name not in ("beta_1", "beta_2", "rho", "epsilon"):
@@ -110,16 +138,19 @@ def square_root_scaling(
                 f"`epsilon`. Received: {name}={value!r}"
             )
         is_epsilon = name == "epsilon"
+        value = (positive if is_epsilon else beta)(Where(name), value)
         scaled[name] = value / math.sqrt(ratio) if is_epsilon else 1 - ratio * (1 - value)
         if scaled[name] < 0:
             raise ValueError(
                 f"A batch {ratio:g} times as large is too large for this rule: `{name}` would be "
-                f"{scaled[name]:g}. Received: {name}={value!r}"
+                f"{scaled[name]:g}. Received: {name}={value!r}, batch_size={batch_size!r}, "
+                f"new_batch_size={new_batch_size!r}"
             )
     return scaled
 
 
-def r_med(diagonal: Sequence) -> tf.Tensor:
+@checked
+def r_med(diagonal: Tensors) -> tf.Tensor:
     """How uneven the curvature is: the largest over the median |H_ii|.
 
         R = max_i |H_ii| / median_i |H_ii|
@@ -137,13 +168,16 @@ def r_med(diagonal: Sequence) -> tf.Tensor:
     Jiang, Malik & Li, "How Does Adaptive Optimization Impact Local Neural Network Geometry?", 2022.
     arXiv:2211.02254
     """
-    sizes = tf.sort(tf.abs(tf.concat([tf.reshape(d, [-1]) for d in diagonal], 0)))
-    n = sizes.shape[0]
+    n = sum(d.shape.num_elements() for d in diagonal)
+    if not n:
+        Where("diagonal").refuse(ValueError, "tensors with at least one number", diagonal)
+    sizes = tf.sort(tf.abs(flat(diagonal)))
     return sizes[-1] / (0.5 * (sizes[(n - 1) // 2] + sizes[n // 2]))
 
 
+@checked
 def sharpness(
-    loss_fn: Callable[[], Any], variables: Sequence, *, iterations: int = 30, seed: Any = 0
+    loss_fn: Loss, variables: Variables, *, iterations: Count = 30, seed: Seed = 0
 ) -> tf.Tensor:
     """The largest eigenvalue λ of the Hessian of the loss.
 
@@ -163,17 +197,3 @@ def sharpness(
 
 def _squared_norm(grads: Sequence[tf.Tensor]) -> tf.Tensor:
     return tf.add_n([tf.reduce_sum(tf.square(g)) for g in grads])
-
-
-def _ratio(batch_size: Any, new_batch_size: Any) -> float:
-    _check("batch_size", batch_size)
-    _check("new_batch_size", new_batch_size)
-    return new_batch_size / batch_size
-
-
-def _check(name: str, value: Any) -> None:
-    """Raises for what is no number of examples."""
-    if not is_number(value):
-        raise TypeError(f"`{name}` must be a number of examples. Received: {name}={value!r}")
-    if not fits(value, lambda x: 0 < x < math.inf):
-        raise ValueError(f"`{name}` must be a number of examples, > 0. Received: {name}={value!r}")

@@ -1,19 +1,50 @@
 """A SavedModel that trains on wherever TensorFlow runs: without this library, without Keras."""
 
+import inspect
 import itertools
 import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from tf_decoupled.engine import arguments, kinds
+from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.engine.pieces import Piece
 from tf_decoupled.engine.state import tf_variable
+
+__all__ = ["TrainableModel"]
+
+
+def _loss(where: Where, value: Any) -> Callable[..., Any]:
+    takes = (arguments.takes(value, n) for n in (2, 3)) if callable(value) else ()
+    if inspect.isclass(value) or not any(takes):
+        where.refuse(TypeError, "a callable (y, y_pred) or (y, y_pred, sample_weight)", value)
+    return value
+
+
+def _specs(where: Where, value: Any) -> Any:
+    leaves = tf.nest.flatten(value)
+    if not leaves or not all(isinstance(leaf, tf.TensorSpec) for leaf in leaves):
+        where.refuse(TypeError, "a tf.TensorSpec, or a structure of them", value)
+    return value
+
+
+_optimizer = kinds.instance(keras.optimizers.Optimizer, "a Keras optimizer")
+Model = Annotated[keras.Model, kinds.instance(keras.Model, "a keras.Model")]
+Optimizer = Annotated[keras.optimizers.Optimizer | None, kinds.optional(_optimizer)]
+Loss = Annotated[Callable[..., Any] | None, kinds.optional(_loss)]
+Folder = Annotated[str | os.PathLike, kinds.path]
+Flag = Annotated[bool, kinds.flag]
+Specs = Annotated[Any, kinds.optional(_specs)]
+Spec = Annotated[
+    tf.TensorSpec | None, kinds.optional(kinds.instance(tf.TensorSpec, "a tf.TensorSpec"))
+]
 
 
 class TrainableModel(tf.Module):
@@ -50,15 +81,16 @@ class TrainableModel(tf.Module):
     have replicas: save such a model, and load it outside of the strategy.
     """
 
+    @checked
     def __init__(
         self,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer | None = None,
-        loss: Callable[..., Any] | None = None,
+        model: Model,
+        optimizer: Optimizer = None,
+        loss: Loss = None,
         *,
-        x: Any = None,
-        y: Any = None,
-        sample_weight: tf.TensorSpec | None = None,
+        x: Specs = None,
+        y: Specs = None,
+        sample_weight: Spec = None,
     ):
         super().__init__(name="trainable_model")
         step = _Step(model, optimizer, loss)
@@ -95,7 +127,8 @@ class TrainableModel(tf.Module):
         keys = self.keys
         return {keys[name]: value for name, value in self._get_state().items()}
 
-    def save(self, folder: str | os.PathLike, jit_compile: bool = True) -> None:
+    @checked
+    def save(self, folder: Folder, jit_compile: Flag = True) -> None:
         """Writes the SavedModel into `folder`.
 
         `jit_compile=False` takes XLA's mark off every function in it. Do that for hosts without
@@ -110,7 +143,7 @@ class TrainableModel(tf.Module):
             "get_state": get_state,
             "set_state": self.set_state,
         }
-        tf.saved_model.save(self, os.fspath(folder), signatures=signatures)
+        tf.saved_model.save(self, folder, signatures=signatures)
         if not jit_compile:
             _uncompile(Path(folder) / "saved_model.pb")
 

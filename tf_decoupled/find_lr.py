@@ -4,14 +4,16 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tf_decoupled import trial
-from tf_decoupled.engine.hyperparameters import is_number
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import Check, Where, checked
+from tf_decoupled.engine.hyperparameters import fits, is_number
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.rate_curve import FEWEST, RateCurve
 
@@ -20,16 +22,31 @@ SPAN = 0.05  # of all rates: how far to each side the smoothed loss averages
 ENDED = "The data ended"
 
 
+def _divergence(where: Where, value: Any) -> float:
+    if not is_number(value) or not fits(value, lambda x: x > 0):
+        where.refuse(ValueError, "a number > 0", value)
+    return value
+
+
+def _at_least(least: int) -> Check:
+    return kinds.whole(f"an integer, at least {least}", least)
+
+
+Model = Annotated[keras.Model, kinds.instance(keras.Model, "a keras.Model")]
+Rate = Annotated[float, kinds.real("a finite number > 0", lambda x: x > 0)]
+
+
+@checked
 def find_lr(
-    model: keras.Model,
+    model: Model,
     data: Any,
     *,
-    lowest: float = 1e-7,
-    highest: float = 10.0,
-    steps: int = 100,
-    batch_size: int = 32,
-    divergence: float = 2.0,
-    seed: int = 0,
+    lowest: Rate = 1e-7,
+    highest: Rate = 10.0,
+    steps: Annotated[int, _at_least(FEWEST)] = 100,
+    batch_size: Annotated[int, _at_least(1)] = 32,
+    divergence: Annotated[float, _divergence] = 2.0,
+    seed: Annotated[int, kinds.whole("an integer >= 0", 0)] = 0,
 ) -> RateCurve:
     """Trains for some updates at a rising rate, and shows where the loss falls and where it breaks.
 
@@ -75,7 +92,7 @@ def find_lr(
     Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, section 3.3: the range
     test, there with rates that rise linearly. arXiv:1506.01186
     """
-    _check(model, lowest, highest, steps, batch_size, divergence)
+    _check(model, lowest, highest)
     rates = np.geomspace(lowest, highest, steps)
     rise = Rise(rates, divergence, _batches_of_a_rate(model))
     batches = steps * rise.executions * model.steps_per_execution
@@ -148,10 +165,8 @@ class Rise(keras.callbacks.Callback):
         return RateCurve.of(self.rates[:n], self.losses, self.near, self.diverged)
 
 
-def _check(model: Any, lowest: Any, highest: Any, steps: Any, batch_size: Any, rise: Any) -> None:
+def _check(model: keras.Model, lowest: float, highest: float) -> None:
     """Raises for what the test can't be made with."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
     if not isinstance(getattr(model, "optimizer", None), Optimizer):
         raise TypeError(
             "`find_lr` needs a model that is compiled with an optimizer of this library, as "
@@ -162,18 +177,11 @@ def _check(model: Any, lowest: Any, highest: Any, steps: Any, batch_size: Any, r
             "Build the model first, as by calling it on a batch: `model(x)`. "
             f"Received: {model.name!r}, not built"
         )
-    if not (is_number(lowest) and is_number(highest) and 0 < lowest < highest < math.inf):
+    if not lowest < highest:
         raise ValueError(
-            "The rates must rise: 0 < lowest < highest, both finite. "
+            "The rates must rise: lowest < highest. "
             f"Received: lowest={lowest!r}, highest={highest!r}"
         )
-    for name, value, least in (("steps", steps, FEWEST), ("batch_size", batch_size, 1)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(
-                f"`{name}` must be an integer, at least {least}. Received: {name}={value!r}"
-            )
-    if not is_number(rise) or not rise > 0:
-        raise ValueError(f"`divergence` must be a number > 0. Received: divergence={rise!r}")
 
 
 def _batches_of_a_rate(model: keras.Model) -> int:
@@ -189,7 +197,7 @@ def _fit_arguments(data: Any, batches: int, batch_size: int, seed: int) -> dict[
         return _drawn(data, batches, batch_size, seed)
     if isinstance(data, tf.data.Dataset):
         known = int(data.cardinality()) != tf.data.UNKNOWN_CARDINALITY
-        _check_begins(int(data.cardinality()) != 0 if known else list(data.take(1)))
+        _check_begins(int(data.cardinality()) != 0 if known else list(data.take(1)), data)
         return dict(x=data.repeat().take(batches))
     if isinstance(data, tf.distribute.DistributedDataset):
         return dict(x=data, steps_per_epoch=batches)
@@ -200,14 +208,17 @@ def _fit_arguments(data: Any, batches: int, batch_size: int, seed: int) -> dict[
         )
     endless = _batches(data)
     first = list(itertools.islice(endless, 1))
-    _check_begins(first)
+    _check_begins(first, data)
     rest = itertools.islice(endless, batches - 1)
     return dict(x=(batch for batch in itertools.chain(first, rest)))
 
 
-def _check_begins(first: Any) -> None:
+def _check_begins(first: Any, data: Any) -> None:
     if not first:
-        raise ValueError(f"{ENDED} before the first rate: it has no batch, or was read before.")
+        raise ValueError(
+            f"{ENDED} before the first rate: it has no batch, or was read before. "
+            f"Received: data={data!r}"
+        )
 
 
 def _drawn(data: Any, batches: int, batch_size: int, seed: int) -> dict[str, Any]:

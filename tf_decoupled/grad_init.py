@@ -2,12 +2,15 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import tensorflow as tf
 
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.engine.state import tf_variable
+from tf_decoupled.gradients.kinds import AnyVariables, LossOfBatch, examples
 from tf_decoupled.gradients.tape import all_dense, dense_gradient, loss_of
 from tf_decoupled.masks import path_of
 from tf_decoupled.optimizers.adam import Adam
@@ -25,16 +28,23 @@ class GradInit(NamedTuple):
     norms: list[float]
 
 
+Number = Annotated[float, kinds.limit("a finite number", lambda x: True)]
+Limit = Annotated[float, kinds.limit("a finite number >= 0", lambda x: x >= 0)]
+FirstStep = Annotated[str, kinds.choice("sgd", "adam")]
+Batches = Annotated[Iterable, kinds.iterable("an iterable of batches")]
+
+
+@checked
 def grad_init(
-    loss_fn: Callable[[Any], Any],
-    variables: Sequence,
-    batches: Iterable,
+    loss_fn: LossOfBatch,
+    variables: AnyVariables,
+    batches: Batches,
     *,
-    learning_rate: float,
-    first_step: Literal["sgd", "adam"] = "adam",
-    gradient_limit: float | None = None,
-    scale_rate: float = 1e-2,
-    least_scale: float = 0.01,
+    learning_rate: Number,
+    first_step: FirstStep = "adam",
+    gradient_limit: Limit = None,
+    scale_rate: Number = 1e-2,
+    least_scale: Limit = 0.01,
 ) -> GradInit:
     """Multiplies each variable by a scale m, learned so that one step of training lowers the loss.
 
@@ -74,19 +84,24 @@ def grad_init(
     Training", 2021, algorithm 1. arXiv:2102.08098. Departs from the authors' code: one Adam for
     both kinds of ∇_m, which have a first moment each there; they also divide SGD's g by its norm.
     """
-    _check(first_step, learning_rate, scale_rate)
+    _check(variables, learning_rate, scale_rate)
     limit = gradient_limit
     if limit is None:
         limit = 1.0 if first_step == "sgd" else math.inf
     search = _Search(loss_fn, variables, learning_rate, first_step, scale_rate, least_scale)
     losses, norms = [], []
-    for batch, following in itertools.pairwise(batches):
+    for batch, following in itertools.pairwise(_examples(batches)):
         g, length = search.gradient(batch)
         norms.append(float(length))
         if norms[-1] > limit:
             search.shorten(batch)
         else:
             losses.append(float(search.improve(g, _halves(batch, following))))
+    if not norms:
+        raise ValueError(
+            "`batches` must be two or more: an iteration takes half of the next one. "
+            f"Received: batches={batches!r}"
+        )
     scales = dict(zip(map(path_of, variables), search.scales.numpy().tolist(), strict=True))
     return GradInit(scales, losses, norms)
 
@@ -165,9 +180,15 @@ def _halves(batch: Any, following: Any) -> Any:
     return tf.nest.map_structure(mixed, batch, following)
 
 
-def _check(first_step: Any, *rates: float) -> None:
-    """Raises for another step than these two, and for rates that don't move anything."""
-    if first_step not in ("sgd", "adam"):
-        raise ValueError(f'`first_step` must be "sgd" or "adam". Received: {first_step!r}')
+def _examples(batches: Iterable) -> Iterator[Any]:
+    """The batches, checked one by one."""
+    for i, batch in enumerate(batches):
+        yield examples(Where("batches").at(i), batch)
+
+
+def _check(variables: list, *rates: float) -> None:
+    """Raises for rates that don't move anything, and for nothing to move."""
     if not all(rate > 0 for rate in rates):
         raise ValueError(f"`learning_rate` and `scale_rate` must be > 0. Received: {rates}")
+    if not variables:
+        raise ValueError("`variables` must be at least one. Received: variables=[]")

@@ -1,27 +1,45 @@
 """Hugging Face's `create_optimizer` for TensorFlow, which transformers gave up."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from tf_decoupled import masks
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import checked
 from tf_decoupled.optimizers.adamw import AdamW
 from tf_decoupled.schedules import Polynomial, Schedule, Warmup
+
+__all__ = ["create_optimizer"]
 
 NOT_DECAYING = ("LayerNorm", "layer_norm", "bias")  # found in the path of a variable
 
 
+_positive = kinds.limit("a finite number > 0", lambda x: x > 0)
+
+NotNegative = Annotated[float, kinds.limit("a finite number >= 0", lambda x: x >= 0)]
+Positive = Annotated[float, _positive]
+PositiveOrNone = Annotated[float | None, kinds.optional(_positive)]
+Beta = Annotated[float, kinds.limit("in [0, 1)", lambda x: 0 <= x < 1)]
+Count = Annotated[int, kinds.whole("an integer >= 0", 0)]
+Patterns = Annotated[
+    Sequence[str] | None, kinds.optional(kinds.sequence(kinds.text, "a list of strings"))
+]
+
+
+@checked
 def create_optimizer(
-    init_lr: float,
-    num_train_steps: int,
-    num_warmup_steps: int,
-    min_lr_ratio: float = 0.0,
-    adam_beta1: float = 0.9,
-    adam_beta2: float = 0.999,
-    adam_epsilon: float = 1e-8,
-    adam_clipnorm: float | None = None,
-    adam_global_clipnorm: float | None = None,
-    weight_decay_rate: float = 0.0,
-    power: float = 1.0,
-    include_in_weight_decay: Sequence[str] | None = None,
+    init_lr: NotNegative,
+    num_train_steps: Count,
+    num_warmup_steps: Count,
+    min_lr_ratio: NotNegative = 0.0,
+    adam_beta1: Beta = 0.9,
+    adam_beta2: Beta = 0.999,
+    adam_epsilon: NotNegative = 1e-8,
+    adam_clipnorm: PositiveOrNone = None,
+    adam_global_clipnorm: PositiveOrNone = None,
+    weight_decay_rate: NotNegative = 0.0,
+    power: Positive = 1.0,
+    include_in_weight_decay: Patterns = None,
 ) -> tuple[AdamW, Schedule]:
     """AdamW and its schedule, with the arguments and steps of `transformers.create_optimizer`.
 
@@ -46,7 +64,8 @@ def create_optimizer(
     if falling < 1:
         raise ValueError(
             "`num_train_steps` counts the warm-up, too, and must be larger than "
-            f"`num_warmup_steps`. Received: {num_train_steps} and {num_warmup_steps}"
+            f"`num_warmup_steps`. Received: num_train_steps={num_train_steps}, "
+            f"num_warmup_steps={num_warmup_steps}"
         )
     schedule = Polynomial(init_lr, falling, init_lr * min_lr_ratio, power)
     if num_warmup_steps:

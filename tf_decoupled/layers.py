@@ -7,6 +7,7 @@ depths(paths, layers=["embed", "layer_[0-5]/", "layer_", "pooled|logits"])
 import itertools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 # A part of a path that numbers a block: "3", "block_3", "conv2_block1" of "conv2_block1_1_conv".
 _BLOCK = re.compile(
@@ -103,8 +104,10 @@ def _joined(
     return {key: depth for depth, group in enumerate(groups) for key in group}
 
 
-def _by_patterns(paths: Sequence[str], layers: Sequence[str]) -> dict[str, int]:
-    if isinstance(layers, str) or not all(isinstance(layer, str) for layer in layers):
+def check_patterns(layers: Any) -> None:
+    """Raises for what is no list of regular expressions."""
+    is_list = isinstance(layers, (list, tuple)) and len(layers) > 0
+    if not is_list or not all(isinstance(layer, str) for layer in layers):
         raise TypeError(
             "`layers` must be a list of regular expressions, from the bottom of the model to its "
             f"top. Received: layers={layers!r}"
@@ -113,7 +116,13 @@ def _by_patterns(paths: Sequence[str], layers: Sequence[str]) -> dict[str, int]:
         try:
             re.compile(layer)
         except re.error as error:
-            raise ValueError(f"Not a regular expression: {layer!r} ({error}).") from error
+            raise ValueError(
+                f"Not a regular expression: {layer!r} ({error}). Received: layers={layers!r}"
+            ) from error
+
+
+def _by_patterns(paths: Sequence[str], layers: Sequence[str]) -> dict[str, int]:
+    check_patterns(layers)
     found = {path: [i for i, r in enumerate(layers) if re.search(r, path)] for path in paths}
     if missing := [path for path, matches in found.items() if not matches]:
         raise ValueError(

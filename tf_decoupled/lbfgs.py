@@ -1,12 +1,14 @@
 """L-BFGS on the full batch, with a line search: the whole minimization is one graph."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_decoupled.engine import replicas
+from tf_decoupled.engine import kinds, replicas
+from tf_decoupled.engine.checking import checked
 from tf_decoupled.engine.state import tf_variable
+from tf_decoupled.gradients.kinds import COUNT, Flag, Loss, Variables
 from tf_decoupled.gradients.tape import dense_gradient, epsilon, flat, loss_of, parts
 
 RUNNING, GRADIENT, LOSS, ITERATIONS, EVALUATIONS, LINE_SEARCH, CALLBACK, NOT_FINITE = range(8)
@@ -38,20 +40,30 @@ class Minimized(NamedTuple):
     reason: str
 
 
+Count = Annotated[int, kinds.whole("at least 1, whole", 1, below=COUNT)]
+Tolerance = Annotated[float, kinds.limit("a finite number >= 0", lambda x: x >= 0)]
+Finite = Annotated[float, kinds.limit("a finite number", lambda x: True)]
+Callback = Annotated[
+    Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Any] | None,
+    kinds.function(3, "a function of iteration, loss and gradient norm"),
+]
+
+
+@checked
 def minimize_lbfgs(
-    loss_fn: Callable[[], Any],
-    variables: Sequence,
+    loss_fn: Loss,
+    variables: Variables,
     *,
-    memory: int = 10,
-    max_iterations: int = 1000,
-    max_evaluations: int | None = None,
-    gradient_tolerance: float = 1e-6,
-    loss_tolerance: float = 0.0,
-    c1: float = 1e-4,
-    c2: float = 0.9,
-    max_line_search: int = 20,
-    callback: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Any] | None = None,
-    jit_compile: bool = False,
+    memory: Count = 10,
+    max_iterations: Count = 1000,
+    max_evaluations: Count = None,
+    gradient_tolerance: Tolerance = 1e-6,
+    loss_tolerance: Tolerance = 0.0,
+    c1: Finite = 1e-4,
+    c2: Finite = 0.9,
+    max_line_search: Count = 20,
+    callback: Callback = None,
+    jit_compile: Flag = False,
 ) -> Minimized:
     """Minimizes a loss of the full batch: assigns the variables, and returns what was done.
 
@@ -89,7 +101,7 @@ def minimize_lbfgs(
     variables = [tf_variable(v) for v in variables]
     options = Options(memory, max_iterations, max_evaluations, gradient_tolerance, loss_tolerance)
     options = options._replace(c1=c1, c2=c2, max_line_search=max_line_search, callback=callback)
-    _check(options, variables)
+    _check(options)
     problem = Problem(loss_fn, variables)
     loop = lambda: _minimize(problem, options)  # noqa: E731
     iterations, evaluations, loss, length, reason = tf.function(
@@ -325,7 +337,7 @@ def _either(condition: tf.Tensor, a: Point, b: Point) -> Point:
     return Point(*(tf.where(condition, x, y) for x, y in zip(a, b, strict=True)))
 
 
-def _check(options: Options, variables: list) -> None:
+def _check(options: Options) -> None:
     if not tf.executing_eagerly():
         raise RuntimeError(
             "`minimize_lbfgs` makes a graph of its own: call it outside of `tf.function`."
@@ -335,12 +347,7 @@ def _check(options: Options, variables: list) -> None:
             "`minimize_lbfgs` is for one device: call it outside of `strategy.scope()`, on "
             "variables that were made there."
         )
-    if not variables:
-        raise ValueError("`minimize_lbfgs` needs at least one variable. Received: none")
     if not 0 < options.c1 < options.c2 < 1:
         raise ValueError(
             f"The line search needs 0 < c1 < c2 < 1. Received: c1={options.c1}, c2={options.c2}"
         )
-    for name in ("memory", "max_iterations", "max_line_search"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"`{name}` must be at least 1. Received: {getattr(options, name)}")

@@ -10,6 +10,7 @@
 They combine with &, | and ~, are saved with the optimizer, and say why (`opt.decay_report()`).
 """
 
+import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +19,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tf_decoupled.engine import registry
+from tf_decoupled.engine import arguments, registry
 from tf_decoupled.layers import depths
+
+__all__ = ["Mask", "everything", "exclude", "hidden", "kernels", "matrices", "only"]
 
 
 def path_of(variable: Any) -> str:
@@ -161,13 +164,16 @@ class Only(Mask):
         if not self.regexes or not all(isinstance(r, str) for r in self.regexes):
             raise TypeError(
                 "A mask by path needs one or more regular expressions, each a string. "
-                f"Received: {self.regexes!r}"
+                f"Received: regexes={self.regexes!r}"
             )
         for regex in self.regexes:
             try:
                 re.compile(regex)
             except re.error as error:
-                raise ValueError(f"Not a regular expression: {regex!r} ({error}).") from error
+                raise ValueError(
+                    f"Not a regular expression: {regex!r} ({error}). "
+                    f"Received: regexes={self.regexes!r}"
+                ) from error
 
     def matches(self, variable: Any) -> list[str]:
         return [regex for regex in self.regexes if re.search(regex, path_of(variable))]
@@ -357,22 +363,23 @@ def named(name: str) -> Mask:
     known = {n: mask for n, mask in globals().items() if isinstance(mask, Mask)}
     if name not in known:
         raise ValueError(
-            f"decay_mask must be None, one of {', '.join(known)}, or a list of patterns to leave "
-            f"out. Received: {name!r}"
+            f"`decay_mask` must be None, one of {', '.join(known)}, or a list of patterns to leave "
+            f"out. Received: decay_mask={name!r}"
         )
     return known[name]
 
 
-def as_mask(value: Any) -> Callable[[Any], bool]:
+def as_mask(value: Any, name: str = "decay_mask") -> Callable[[Any], bool]:
     """What `decay_mask` accepts, as a callable: None is all, a list of patterns excludes them."""
     if value is None:
         return everything
-    if isinstance(value, (list, tuple)):
+    is_list = isinstance(value, (list, tuple))
+    if is_list and all(isinstance(regex, str) for regex in value):
         return Exclude(*value) if value else everything
-    if not callable(value):
+    if is_list or not callable(value) or inspect.isclass(value) or not arguments.takes(value, 1):
         raise TypeError(
-            "`decay_mask` must be None, a callable `variable -> bool`, one of td.masks, or a list "
-            f"of regular expressions to leave out. Received: decay_mask={value!r}"
+            f"`{name}` must be None, a callable `variable -> bool`, one of td.masks, or a list "
+            f"of regular expressions to leave out. Received: {name}={value!r}"
         )
     return value
 

@@ -38,7 +38,7 @@ class RateCurve:
         if n < FEWEST:
             raise ValueError(
                 f"The loss diverged after {n} rates, too few for a curve: begin lower. "
-                f"Received: the first rate {rates[0]:g}"
+                f"Received: lowest={rates[0]:g}, the first rate"
             )
         smoothed = np.array([losses[max(i - near, 0) : i + near + 1].mean() for i in range(n)])
         least = int(np.argmin(smoothed))

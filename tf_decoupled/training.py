@@ -4,18 +4,36 @@ model = td.training.Model(model, rho=0.05)
 model.compile(td.AdamW(1e-3), loss="sparse_categorical_crossentropy")
 """
 
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import tensorflow as tf
 
-from tf_decoupled.engine import replicas
+from tf_decoupled.engine import arguments, kinds, replicas
+from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.gradients.curvature import gauss_newton_bartlett, hutchinson
+from tf_decoupled.gradients.kinds import COUNT, Flag
 from tf_decoupled.gradients.sam import sam
 from tf_decoupled.gradients.tape import full, own, unchanged
 
-ESTIMATORS = ("hutchinson", "gauss_newton_bartlett")
+__all__ = ["Model", "TrainStep"]
+
+size = kinds.limit("at least 0", lambda x: x >= 0)
+
+
+def _rho(where: Where, value: Any) -> Any:
+    is_one = callable(value) and not inspect.isclass(value) and arguments.takes(value, 1)
+    return value if is_one else size(where, value)
+
+
+Inner = Annotated[keras.Model, kinds.instance(keras.Model, "a keras.Model")]
+Rho = Annotated[Any, _rho]
+Size = Annotated[float, size]
+Every = Annotated[int, kinds.whole("at least 0, whole", 0, below=COUNT)]
+Estimator = Annotated[str, kinds.choice("hutchinson", "gauss_newton_bartlett")]
+Seed = Annotated[int, kinds.whole("an integer that int32 holds", -COUNT, below=COUNT)]
 
 
 class TrainStep:
@@ -153,22 +171,21 @@ class Model(TrainStep, keras.Model):
     algorithm 1. arXiv:2010.01412
     """
 
+    @checked
     def __init__(
         self,
-        inner: keras.Model,
-        rho: Any = 0.05,
+        inner: Inner,
+        rho: Rho = 0.05,
         *,
-        adaptive: bool = False,
-        eta: float = 0.01,
-        alpha: float = 0.0,
-        estimate_every: int = 0,
-        estimator: str = "hutchinson",
-        seed: int = 0,
-        name: str | None = None,
+        adaptive: Flag = False,
+        eta: Size = 0.01,
+        alpha: Size = 0.0,
+        estimate_every: Every = 0,
+        estimator: Estimator = "hutchinson",
+        seed: Seed = 0,
+        name: Annotated[str | None, kinds.name] = None,
         **kwargs: Any,
     ):
-        given = dict(rho=rho, eta=eta, alpha=alpha, estimate_every=estimate_every)
-        _check(inner, given, estimator)
         super().__init__(name=name or inner.name, autocast=False, **kwargs)
         self.inner, self.rho, self.built = inner, rho, inner.built
         self.adaptive, self.eta, self.alpha = adaptive, eta, alpha
@@ -191,16 +208,3 @@ class Model(TrainStep, keras.Model):
         if isinstance(given["rho"], dict):
             given["rho"] = read(given["rho"], custom_objects=custom_objects)
         return cls(**given)
-
-
-def _check(inner: Any, numbers: dict[str, Any], estimator: str) -> None:
-    if not isinstance(inner, keras.Model):
-        raise TypeError(f"`inner` must be a keras.Model. Received: inner={inner!r}")
-    for name, value in numbers.items():
-        if not callable(value) and not value >= 0:
-            raise ValueError(f"`{name}` must be at least 0. Received: {name}={value!r}")
-    if estimator not in ESTIMATORS:
-        raise ValueError(
-            f"`estimator` must be one of {', '.join(map(repr, ESTIMATORS))}. "
-            f"Received: estimator={estimator!r}"
-        )

@@ -7,16 +7,42 @@ Each sees one variable: to clip by the norm of all gradients together, `global_c
 """
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
 import tensorflow as tf
 
-from tf_decoupled.engine import arguments, registry
-from tf_decoupled.engine.hyperparameters import fits, is_number
+from tf_decoupled.engine import arguments, kinds, registry
+from tf_decoupled.engine.checking import Check, checked
 from tf_decoupled.engine.state import Slots, zeros
 from tf_decoupled.math import clip_factor, ema, norm, normal
+
+__all__ = [
+    "EMA",
+    "AdaptiveGradientClip",
+    "AddNoise",
+    "Centralize",
+    "ClipByBlockRMS",
+    "ClipByNorm",
+    "ClipByValue",
+    "NormalizeUpdate",
+    "Trace",
+    "Transform",
+    "ZeroNans",
+]
+
+
+def _fixed(words: str, holds: Callable[[float], bool]) -> Check:
+    words = f"{words}, fixed at construction"
+    return kinds.limit(words, holds, kind=words)
+
+
+Positive = Annotated[float, _fixed("a finite number > 0", lambda x: x > 0)]
+NotNegative = Annotated[float, _fixed("a finite number >= 0", lambda x: x >= 0)]
+Beta = Annotated[float, _fixed("a number in [0, 1)", lambda x: 0 <= x < 1)]
+Seed = Annotated[int, kinds.whole("an integer in [0, 2³¹)", 0, below=2**31)]
+Flag = Annotated[bool, kinds.flag]
 
 
 class Transform:
@@ -32,6 +58,8 @@ class Transform:
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__, owner=cls.__name__)
         registry.register(cls, "tf_decoupled.transforms")
 
     def __call__(self, p: tf.Tensor, g: tf.Tensor, h: SimpleNamespace) -> tf.Tensor:
@@ -81,9 +109,8 @@ class AdaptiveGradientClip(Transform):
     equation 3. arXiv:2102.06171. The paper leaves the last layer out.
     """
 
-    def __init__(self, limit: float = 0.01, epsilon: float = 1e-3):
-        self.limit = _number(self, "limit", limit, "a finite number > 0", _is_positive)
-        self.epsilon = _number(self, "epsilon", epsilon, "a finite number > 0", _is_positive)
+    def __init__(self, limit: Positive = 0.01, epsilon: Positive = 1e-3):
+        self.limit, self.epsilon = limit, epsilon
 
     def __call__(self, p, g, h):
         allowed = self.limit * tf.maximum(unit_norms(p), self.epsilon)
@@ -128,13 +155,8 @@ class AddNoise(Transform):
 
     random = True
 
-    def __init__(self, eta: float, gamma: float = 0.55, seed: int = 0):
-        self.eta = _number(self, "eta", eta, "a finite number >= 0", _is_not_negative)
-        self.gamma = _number(self, "gamma", gamma, "a finite number >= 0", _is_not_negative)
-        words = "an integer in [0, 2³¹)"
-        self.seed = int(
-            _number(self, "seed", seed, words, lambda x: x == int(x) and 0 <= x < 2**31)
-        )
+    def __init__(self, eta: NotNegative, gamma: NotNegative = 0.55, seed: Seed = 0):
+        self.eta, self.gamma, self.seed = eta, gamma, seed
 
     def __call__(self, p, g, h):
         deviation = tf.sqrt(self.eta / h.t**self.gamma)
@@ -154,8 +176,8 @@ class ClipByValue(Transform):
         limit: c.
     """
 
-    def __init__(self, limit: float):
-        self.limit = _number(self, "limit", limit, "a finite number > 0", _is_positive)
+    def __init__(self, limit: Positive):
+        self.limit = limit
 
     def __call__(self, p, g, h):
         return tf.clip_by_value(g, -self.limit, self.limit)
@@ -173,8 +195,8 @@ class ClipByNorm(Transform):
         limit: c.
     """
 
-    def __init__(self, limit: float):
-        self.limit = _number(self, "limit", limit, "a finite number > 0", _is_positive)
+    def __init__(self, limit: Positive):
+        self.limit = limit
 
     def __call__(self, p, g, h):
         return g * clip_factor(norm(g), self.limit)
@@ -195,8 +217,8 @@ class ClipByBlockRMS(Transform):
     6, of gradients instead of updates. arXiv:1804.04235
     """
 
-    def __init__(self, limit: float):
-        self.limit = _number(self, "limit", limit, "a finite number > 0", _is_positive)
+    def __init__(self, limit: Positive):
+        self.limit = limit
 
     def __call__(self, p, g, h):
         rms = norm(g) / math.sqrt(max(1, g.shape.num_elements()))
@@ -215,8 +237,8 @@ class NormalizeUpdate(Transform):
         scale: the length.
     """
 
-    def __init__(self, scale: float = 1.0):
-        self.scale = _number(self, "scale", scale, "a finite number > 0", _is_positive)
+    def __init__(self, scale: Positive = 1.0):
+        self.scale = scale
 
     def __call__(self, p, g, h):
         length = norm(g)
@@ -249,9 +271,8 @@ class EMA(Transform):
         debias: whether to divide by 1 − βⁿ, for a start without a bias to 0.
     """
 
-    def __init__(self, decay: float = 0.9, debias: bool = True):
-        self.decay = _number(self, "decay", decay, "a number in [0, 1)", _is_beta)
-        self.debias = _flag(self, "debias", debias)
+    def __init__(self, decay: Beta = 0.9, debias: Flag = True):
+        self.decay, self.debias = decay, debias
 
     def init(self, p):
         return dict(m=zeros(p)) | (dict(weight=zeros(p, ())) if self.debias else {})
@@ -279,9 +300,8 @@ class Trace(Transform):
         nesterov: whether to look one step ahead.
     """
 
-    def __init__(self, decay: float = 0.9, nesterov: bool = False):
-        self.decay = _number(self, "decay", decay, "a number in [0, 1)", _is_beta)
-        self.nesterov = _flag(self, "nesterov", nesterov)
+    def __init__(self, decay: Beta = 0.9, nesterov: Flag = False):
+        self.decay, self.nesterov = decay, nesterov
 
     def init(self, p):
         return dict(m=zeros(p))
@@ -298,34 +318,3 @@ def unit_norms(x: tf.Tensor) -> tf.Tensor:
     """The norm of each output's weights, of shape [1, ..., outputs]; a vector's, whole."""
     axes = list(range(max(1, x.shape.rank - 1))) if x.shape.rank else None
     return norm(x, axes)
-
-
-def _is_positive(x: float) -> bool:
-    return 0 < x < math.inf
-
-
-def _is_not_negative(x: float) -> bool:
-    return 0 <= x < math.inf
-
-
-def _is_beta(x: float) -> bool:
-    return 0 <= x < 1
-
-
-def _flag(owner: Transform, name: str, value: Any) -> bool:
-    """The value, if it is True or False; else one clear error."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(
-            f"`{name}` of {type(owner).__name__} must be True or False. Received: {name}={value!r}"
-        )
-    return bool(value)
-
-
-def _number(owner: Transform, name: str, value: Any, words: str, holds: Any) -> Any:
-    """The value, if it is such a number; else one clear error."""
-    told = f"`{name}` of {type(owner).__name__} must be {words}, fixed at construction. "
-    if not is_number(value):
-        raise TypeError(f"{told}Received: {name}={value!r}")
-    if not fits(value, holds, "float32" if isinstance(value, float) else "float64"):
-        raise ValueError(f"{told}Received: {name}={value!r}")
-    return value if isinstance(value, (int, float)) else float(value)

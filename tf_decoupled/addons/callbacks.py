@@ -1,13 +1,26 @@
 """Addons' AverageModelCheckpoint."""
 
 import contextlib
-from typing import Any
+import os
+from typing import Annotated, Any
 
 import keras
 
 from tf_decoupled.addons.wrapped import become_averages
 from tf_decoupled.callbacks.of_model import innermost
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.engine.optimizer import Optimizer
+
+Flag = Annotated[bool, kinds.flag]
+
+
+def _frequency(where: Where, value: Any) -> str:
+    if not isinstance(value, str) or value != "epoch":
+        words = '"epoch": it saves at the end of epochs; within one, save inside of '
+        words += "`with opt.evaluation_weights():`"
+        where.refuse(ValueError, words, value)
+    return value
 
 
 class AverageModelCheckpoint(keras.callbacks.ModelCheckpoint):
@@ -26,24 +39,19 @@ class AverageModelCheckpoint(keras.callbacks.ModelCheckpoint):
     Raises TypeError if the model's optimizer keeps no averages.
     """
 
+    @checked
     def __init__(
         self,
-        update_weights: bool,
-        filepath: str,
-        monitor: str = "val_loss",
-        verbose: int = 0,
-        save_best_only: bool = False,
-        save_weights_only: bool = False,
-        mode: str = "auto",
-        save_freq: str = "epoch",
+        update_weights: Flag,
+        filepath: Annotated[str | os.PathLike, kinds.path],
+        monitor: Annotated[str, kinds.text] = "val_loss",
+        verbose: Annotated[int, kinds.whole("0 or 1", 0, 2)] = 0,
+        save_best_only: Flag = False,
+        save_weights_only: Flag = False,
+        mode: Annotated[str, kinds.choice("auto", "min", "max")] = "auto",
+        save_freq: Annotated[str, _frequency] = "epoch",
         **kwargs: Any,
     ):
-        if save_freq != "epoch":
-            raise ValueError(
-                'AverageModelCheckpoint saves at the end of epochs, save_freq="epoch"; within one '
-                "save inside of `with opt.evaluation_weights():`. "
-                f"Received: save_freq={save_freq!r}"
-            )
         super().__init__(
             filepath, monitor, verbose, save_best_only, save_weights_only, mode, save_freq, **kwargs
         )

@@ -1,14 +1,27 @@
 """Addons' decoupled decay for other classes."""
 
 import functools
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
+import keras
+
+from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.wrappers.decouple import decouple
 
 
-def extend_with_decoupled_weight_decay(base_optimizer: type) -> Callable[..., Any]:
+def _optimizer_class(where: Where, value: Any) -> type:
+    if not inspect.isclass(value) or not issubclass(value, keras.optimizers.Optimizer):
+        where.refuse(TypeError, "an optimizer class, as tf.keras.optimizers.RMSprop", value)
+    return value
+
+
+@checked
+def extend_with_decoupled_weight_decay(
+    base_optimizer: Annotated[type, _optimizer_class],
+) -> Callable[..., Any]:
     """What makes optimizers of a class with Addons' decay: θ loses λ θ a step.
 
         RMSpropW = td.addons.extend_with_decoupled_weight_decay(tf.keras.optimizers.RMSprop)
@@ -20,7 +33,7 @@ def extend_with_decoupled_weight_decay(base_optimizer: type) -> Callable[..., An
 
     Raises TypeError as `td.decouple` does.
     """
-    own = isinstance(base_optimizer, type) and issubclass(base_optimizer, Optimizer)
+    own = issubclass(base_optimizer, Optimizer)
     return functools.partial(_extended, base_optimizer if own else decouple(base_optimizer))
 
 

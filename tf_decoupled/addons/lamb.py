@@ -8,8 +8,12 @@ import tensorflow as tf
 
 from tf_decoupled import masks
 from tf_decoupled.addons.constructor import FromAddons
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import Where
 from tf_decoupled.engine.hyperparameters import Scalar
 from tf_decoupled.optimizers import lamb
+
+PATTERNS = kinds.optional(kinds.sequence(kinds.text, "a list of regular expressions"))
 
 
 class LAMB(FromAddons, lamb.LAMB):
@@ -28,7 +32,8 @@ class LAMB(FromAddons, lamb.LAMB):
 
     def __init__(self, *args: Any, **kwargs: Any):
         name = "exclude_from_layer_adaptation"
-        kwargs[name] = kwargs.get(name) or kwargs.get("exclude_from_weight_decay")
+        patterns = PATTERNS(Where(name), kwargs.get(name))
+        kwargs[name] = patterns or kwargs.get("exclude_from_weight_decay")
         super().__init__(*args, **kwargs)
 
     @classmethod

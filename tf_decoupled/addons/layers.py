@@ -2,12 +2,18 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from tf_decoupled import masks
+from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.engine.hyperparameters import Scalar
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.wrappers.partition import Partition
+
+INSTEAD = (
+    "pairs, `[(td.SGD(1e-4), layers), ...]`; by the names of variables write "
+    "td.Partition([(td.masks.only('dense'), td.SGD(1e-4)), ...])"
+)
 
 
 class Still(Optimizer):
@@ -19,8 +25,16 @@ class Still(Optimizer):
         return p, {}
 
 
+def _pairs(where: Where, value: Any) -> Sequence:
+    fits = isinstance(value, (list, tuple)) and len(value) > 0
+    if not fits or not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in value):
+        where.refuse(TypeError, INSTEAD, value)
+    return value
+
+
+@checked
 def MultiOptimizer(
-    optimizers_and_layers: Sequence | None = None,
+    optimizers_and_layers: Annotated[Sequence | None, _pairs] = None,
     optimizer_specs: Any = None,
     name: str | None = None,
     **kwargs: Any,
@@ -39,11 +53,10 @@ def MultiOptimizer(
 
     Raises ValueError for a variable in two pairs, and for layers without variables.
     """
-    if optimizer_specs is not None or not _are_pairs(optimizers_and_layers):
+    if optimizer_specs is not None or optimizers_and_layers is None:
         raise TypeError(
-            "MultiOptimizer takes pairs, `[(td.SGD(1e-4), layers), ...]`; by the names of "
-            "variables write td.Partition([(td.masks.only('dense'), td.SGD(1e-4)), ...]). "
-            f"Received: {optimizers_and_layers!r}, optimizer_specs={optimizer_specs!r}"
+            f"`optimizers_and_layers` must be {INSTEAD}. Received: "
+            f"optimizers_and_layers={optimizers_and_layers!r}, optimizer_specs={optimizer_specs!r}"
         )
     paths = [_paths(layers) for _, layers in optimizers_and_layers]
     told = [path for each in paths for path in each]
@@ -57,11 +70,6 @@ def MultiOptimizer(
         for own, (optimizer, _) in zip(paths, optimizers_and_layers, strict=True)
     ]
     return Partition([*pairs, (None, Still())], name=name, **kwargs)
-
-
-def _are_pairs(given: Any) -> bool:
-    fits = isinstance(given, (list, tuple)) and len(given) > 0
-    return fits and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in given)
 
 
 def _paths(layers: Any) -> list[str]:

@@ -5,18 +5,12 @@ from typing import Annotated, Any
 
 import tensorflow as tf
 
-from tf_decoupled.engine import registry
+from tf_decoupled.engine import kinds, registry
 from tf_decoupled.schedules.curves import between, float32, triangle
 from tf_decoupled.schedules.kinds import Length, Rate, choice, limit
 from tf_decoupled.schedules.schedule import Schedule, largest
 
 Mode = Annotated[str, choice("cycle", "iterations")]
-
-
-def _function(where, value):
-    if not callable(value):
-        raise TypeError(f"{where} must be a function of one tensor. Received: {value!r}")
-    return value
 
 
 class Cycles(Schedule):
@@ -55,7 +49,7 @@ class CyclicalLearningRate(Cycles):
     `td.schedules.Cyclical` has the usual three.
     """
 
-    scale_fn: Annotated[Callable[[tf.Tensor], Any], _function]
+    scale_fn: Annotated[Callable[[tf.Tensor], Any], kinds.function(1, "a function of one tensor")]
     scale_mode: Mode = "cycle"
 
     def factor(self, x):

@@ -41,7 +41,7 @@ class Around(FromAddons):
             if inner.lower() not in NAMED:
                 raise ValueError(
                     f"{cls.__name__} knows {', '.join(NAMED)} by name; of others give the "
-                    f"optimizer, as td.AdamW(1e-3). Received: {inner!r}"
+                    f"optimizer, as td.AdamW(1e-3). Received: inner={inner!r}"
                 )
             given = given | dict(inner=NAMED[inner.lower()]())
         return super().interpret_rule(given)

@@ -2,15 +2,29 @@
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import tensorflow as tf
 
 from tf_decoupled.callbacks.of_model import build, ours, write_scalar
 from tf_decoupled.callbacks.sampling import Countdown, Look, look_at, updates_of
-from tf_decoupled.engine.hyperparameters import is_variable
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import Where, checked
+from tf_decoupled.engine.hyperparameters import fits, is_number, is_variable
 from tf_decoupled.math import norm
+
+
+def _frequency(where: Where, value: Any) -> int | str:
+    if isinstance(value, str) and value == "epoch":
+        return value
+    if not is_number(value) or not fits(value, lambda x: x >= 1 and x == int(x), "int64"):
+        where.refuse(ValueError, '"epoch" or a number of updates, an integer >= 1', value)
+    return int(value)
+
+
+Frequency = Annotated[int | str, _frequency]
+Folder = Annotated[str | os.PathLike, kinds.path]
 
 
 class HyperparameterLogger(keras.callbacks.Callback):
@@ -35,14 +49,10 @@ class HyperparameterLogger(keras.callbacks.Callback):
     Raises TypeError for optimizers that aren't this library's.
     """
 
-    def __init__(self, log_dir: str | os.PathLike, update_freq: int | str = "epoch"):
+    @checked
+    def __init__(self, log_dir: Folder, update_freq: Frequency = "epoch"):
         super().__init__()
-        if update_freq != "epoch" and (not isinstance(update_freq, int) or update_freq < 1):
-            raise ValueError(
-                '`update_freq` must be "epoch" or a number of updates, an integer >= 1. '
-                f"Received: update_freq={update_freq!r}"
-            )
-        self.log_dir, self.update_freq = os.fspath(log_dir), update_freq
+        self.log_dir, self.update_freq = log_dir, update_freq
 
     def set_model(self, model: keras.Model) -> None:
         self.optimizer = ours(

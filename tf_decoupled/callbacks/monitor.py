@@ -1,13 +1,12 @@
 """Monitor."""
 
 import math
-import numbers
 import os
 import warnings
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import keras
 import numpy as np
@@ -17,8 +16,28 @@ from tf_decoupled.callbacks import measuring
 from tf_decoupled.callbacks.monitor_figure import draw
 from tf_decoupled.callbacks.of_model import build, ours, write_scalar
 from tf_decoupled.callbacks.sampling import Countdown, Look, look_at, updates_of
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import Where, checked
 
 PER = ("model", "layer", "variable")
+
+
+def _some_quantities(where: Where, value: Any) -> tuple[str, ...]:
+    known = measuring.QUANTITIES
+    given = (value,) if isinstance(value, str) else value
+    if not isinstance(given, Sequence) or not given or not all(n in known for n in given):
+        where.refuse(ValueError, f"some of {', '.join(map(repr, known))}", value)
+    return tuple(dict.fromkeys(given))
+
+
+def _picture(where: Where, value: Any) -> str:
+    path = kinds.path(where, value)
+    if not Path(path).parent.is_dir():
+        where.refuse(FileNotFoundError, "a file in a folder that exists", value)
+    return path
+
+
+Quantities = Annotated[str | Sequence[str], _some_quantities]
 
 
 class Monitor(keras.callbacks.Callback):
@@ -69,33 +88,19 @@ class Monitor(keras.callbacks.Callback):
     # The train functions that can keep gradient norms, by their optimizers.
     traced: ClassVar[weakref.WeakKeyDictionary] = weakref.WeakKeyDictionary()
 
+    @checked
     def __init__(
         self,
-        quantities: str | Sequence[str] = ("gradient_norm", "weight_norm", "relative_update"),
+        quantities: Quantities = ("gradient_norm", "weight_norm", "relative_update"),
         *,
-        per: str = "model",
-        every: int = 100,
-        in_logs: bool = True,
-        log_dir: str | os.PathLike | None = None,
-        png: str | os.PathLike | None = None,
+        per: Annotated[str, kinds.choice(*PER)] = "model",
+        every: Annotated[int, kinds.whole("a number of updates, an integer >= 1", 1)] = 100,
+        in_logs: Annotated[bool, kinds.flag] = True,
+        log_dir: Annotated[str | os.PathLike | None, kinds.optional(kinds.path)] = None,
+        png: Annotated[str | os.PathLike | None, kinds.optional(_picture)] = None,
     ):
         super().__init__()
-        self.quantities = _checked_quantities(quantities)
-        if per not in PER:
-            raise ValueError(
-                f"`per` must be one of {', '.join(map(repr, PER))}. Received: per={per!r}"
-            )
-        if not isinstance(every, numbers.Integral) or isinstance(every, bool) or every < 1:
-            raise ValueError(
-                f"`every` must be a number of updates, an integer >= 1. Received: every={every!r}"
-            )
-        if not isinstance(in_logs, bool):
-            raise TypeError(f"`in_logs` must be True or False. Received: in_logs={in_logs!r}")
-        if png is not None and not Path(png).parent.is_dir():
-            raise FileNotFoundError(
-                f"`png` must be a file in a folder that exists. Received: png={os.fspath(png)!r}"
-            )
-        self.per, self.every, self.in_logs = per, int(every), in_logs
+        self.quantities, self.per, self.every, self.in_logs = quantities, per, every, in_logs
         self.log_dir, self.png = log_dir, png
         self.columns: list[measuring.Column] = []
         self.last: dict[str, float] = {}
@@ -228,14 +233,3 @@ class Monitor(keras.callbacks.Callback):
     def _join(self, logs: dict | None) -> None:
         if self.in_logs and logs is not None:
             logs.update(self.last)
-
-
-def _checked_quantities(quantities: Any) -> tuple[str, ...]:
-    known = measuring.QUANTITIES
-    given = (quantities,) if isinstance(quantities, str) else quantities
-    if not isinstance(given, Sequence) or not given or not all(n in known for n in given):
-        raise ValueError(
-            f"`quantities` must be some of {', '.join(map(repr, known))}. "
-            f"Received: quantities={quantities!r}"
-        )
-    return tuple(dict.fromkeys(given))

@@ -1,11 +1,14 @@
 """ReduceOnPlateau."""
 
 import warnings
+from typing import Annotated
 
 import keras
 import tensorflow as tf
 
 from tf_decoupled.callbacks.of_model import described, innermost
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import checked
 from tf_decoupled.engine.optimizer import Optimizer
 
 
@@ -26,7 +29,8 @@ class ReduceOnPlateau(keras.callbacks.Callback):
     Raises ValueError if the optimizer has no such schedule.
     """
 
-    def __init__(self, monitor: str = "val_loss"):
+    @checked
+    def __init__(self, monitor: Annotated[str, kinds.text] = "val_loss"):
         super().__init__()
         self.monitor = monitor
 

@@ -1,8 +1,9 @@
-"""How a constructor is called: what a wrong call is told, and how a call is written."""
+"""How a function is called: what a wrong call is told, and how a call is written."""
 
 import difflib
 import inspect
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from keras.optimizers.schedules import LearningRateSchedule
@@ -25,46 +26,83 @@ INSTEAD = {
     "is_legacy_optimizer": "Keras 2 wrote it into configurations; leave it out.",
 }
 
+OF_INNER = "It is an argument of the optimizer that is wrapped: give it to that one."
+
 
 def bind(
     cls: type, args: Sequence, kwargs: Mapping[str, Any], of_inner: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The arguments by name, defaults included; TypeError says what a wrong call should be.
+    """A constructor's arguments by name, defaults included; TypeError for a wrong call.
 
     `of_inner`: arguments of the optimizer inside of a wrapper.
     """
-    parameters = inspect.signature(cls).parameters
-    first = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    if len(args) > len(first):
+    told = INSTEAD | dict.fromkeys(of_inner, OF_INNER)
+    return dict(bound(cls.__name__, inspect.signature(cls), args, kwargs, told).arguments)
+
+
+def bound(
+    name: str,
+    signature: inspect.Signature,
+    args: Sequence,
+    kwargs: Mapping[str, Any],
+    instead: Mapping[str, str] = MappingProxyType({}),
+) -> inspect.BoundArguments:
+    """The arguments of a call, defaults included; TypeError says what a wrong call should be.
+
+    `instead`: what is said of names that are known to be wrong.
+    """
+    parameters = signature.parameters
+    kinds = {p.kind for p in parameters.values()}
+    first = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    if len(args) > len(first) and inspect.Parameter.VAR_POSITIONAL not in kinds:
         raise TypeError(
-            f"{cls.__name__} takes {len(first)} positional argument{'s' * (len(first) > 1)}, "
-            f"{_quoted(first)}. Give all others by name. Received: "
-            f"{call(cls.__name__, args, kwargs)}"
+            f"{name} takes {len(first)} positional argument{'s' * (len(first) != 1)}"
+            f"{', ' * bool(first)}{_quoted(first)}. Give all others by name. Received: "
+            f"{call(name, args, kwargs)}"
         )
-    check_names(cls.__name__, kwargs, parameters, of_inner)
-    arguments = inspect.signature(cls).bind(*args, **kwargs)
+    passes_on = inspect.Parameter.VAR_KEYWORD in kinds  # to another, whose names aren't known here
+    own = {n: v for n, v in kwargs.items() if not passes_on or nearest(n, parameters, 0.9)}
+    check_names(name, own, parameters, instead)
+    try:
+        arguments = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}. Received: {call(name, args, kwargs)}") from None
     arguments.apply_defaults()
-    return dict(arguments.arguments)
+    return arguments
 
 
 def check_names(
-    who: str, given: Mapping[str, Any], known: Collection[str], of_inner: Collection[str] = ()
+    who: str,
+    given: Mapping[str, Any],
+    known: Collection[str],
+    instead: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Raises TypeError for an argument that isn't known, with what it should be."""
+    """Raises TypeError for an argument that isn't known, with what it should be.
+
+    `instead`: what is said of names that are known to be wrong.
+    """
     for name, value in given.items():
         if name not in known:
-            told = _instead(name, known, of_inner)
             raise TypeError(
-                f"{who} got an unexpected keyword argument {name!r}. {told} "
-                f"Received: {name}={value!r}"
+                f"{who} got an unexpected keyword argument {name!r}. "
+                f"{instead.get(name) or _suggested(name, known)} Received: {name}={value!r}"
             )
 
 
-def _instead(name: str, known: Collection[str], of_inner: Collection[str]) -> str:
-    if name in of_inner:
-        return "It is an argument of the optimizer that is wrapped: give it to that one."
-    if name in INSTEAD:
-        return INSTEAD[name]
+def takes(function: Callable, count: int) -> bool:
+    """Whether a function can be called with so many arguments, as far as it says."""
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # one of another language's
+        return True
+    return True
+
+
+def _suggested(name: str, known: Collection[str]) -> str:
+    if not known:
+        return "It takes no arguments."
     similar = nearest(name, known, 0.6)
     return f"Did you mean `{similar}`?" if similar else f"Known are {_quoted(known)}."
 

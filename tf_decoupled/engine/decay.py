@@ -10,15 +10,18 @@
 schedule multiplier η_t.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
-from tf_decoupled.engine.hyperparameters import Hyperparameter, fits, is_number, is_variable
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import Where, checked
+from tf_decoupled.engine.hyperparameters import Hyperparameter, is_variable
 from tf_decoupled.schedules import peak_of
 
 COUPLINGS: dict[str, Callable[..., tf.Tensor]] = {
@@ -100,6 +103,19 @@ def _is_zero(base: Any) -> bool:
     return isinstance(base, (int, float)) and base == 0
 
 
+def _restarts(where: Where, value: Any) -> Any:
+    if inspect.isclass(value) or not hasattr(value, "cycle_length"):
+        words = "a td.schedules.CosineRestarts, whose cycles have a length"
+        where.refuse(TypeError, words, value)
+    return value
+
+
+POSITIVE = "a positive number"
+Rate = Annotated[float, kinds.limit(POSITIVE, lambda x: x >= 0, POSITIVE)]  # it may be 0
+Size = Annotated[float, kinds.limit(POSITIVE, lambda x: x > 0, POSITIVE)]
+Restarts = Annotated[Any, kinds.optional(_restarts)]
+
+
 @keras.saving.register_keras_serializable("tf_decoupled")
 class NormalizedDecay(LearningRateSchedule):
     """A weight decay that keeps its meaning when the length of training changes.
@@ -114,29 +130,21 @@ class NormalizedDecay(LearningRateSchedule):
     arXiv:1711.05101
     """
 
+    @checked
     def __init__(
         self,
-        rate: float,
-        batch_size: int,
-        train_size: int,
-        epochs: float | None = None,
+        rate: Rate,
+        batch_size: Size,
+        train_size: Size,
+        epochs: Size = None,
         *,
-        restarts: Any = None,
+        restarts: Restarts = None,
     ):
         if (epochs is None) == (restarts is None):
             raise ValueError(
                 "NormalizedDecay needs the length of training: either `epochs=`, or `restarts=` "
                 f"for that of each restart. Received: epochs={epochs!r}, restarts={restarts!r}"
             )
-        if restarts is not None and not hasattr(restarts, "cycle_length"):
-            raise TypeError(
-                "`restarts` must be a td.schedules.CosineRestarts, whose cycles have a length. "
-                f"Received: restarts={restarts!r}"
-            )
-        sizes = dict(rate=rate, batch_size=batch_size, train_size=train_size, epochs=epochs)
-        for name, value in sizes.items():
-            if name != "epochs" or value is not None:
-                _check_size(name, value)
         self.rate, self.batch_size, self.train_size = rate, batch_size, train_size
         self.epochs, self.restarts = epochs, restarts
 
@@ -160,12 +168,3 @@ class NormalizedDecay(LearningRateSchedule):
     def from_config(cls, config: dict[str, Any]) -> "NormalizedDecay":
         restarts = keras.saving.deserialize_keras_object(config["restarts"])
         return cls(**{**config, "restarts": restarts})
-
-
-def _check_size(name: str, value: Any) -> None:
-    """Raises for what is no positive number, as float32 holds it; the rate may be 0."""
-    received = f"Received: {name}={value!r}"
-    if not is_number(value):
-        raise TypeError(f"`{name}` must be a positive number. {received}")
-    if not fits(value, lambda x: 0 < x < math.inf or (name == "rate" and x == 0)):
-        raise ValueError(f"`{name}` must be a positive number, in float32. {received}")

@@ -123,13 +123,14 @@ class Hyperparameter:
 
         What counts is the number as it will be stored: 1e39 is inf in float32.
         """
-        where = f"Received: {type(owner).__name__}({self.name}={value!r})"
+        cls = owner if inspect.isclass(owner) else type(owner)
+        where = f"Received: {cls.__name__}({self.name}={value!r})"
         if self.kind is bool and not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"`{self.name}` must be True or False. {where}")
         if self.kind in _FIXED or get_origin(self.kind) is Literal:
             return self._check_fixed(value, where)
         optional = value is None and self.default is None
-        if not self.live or optional or (callable(value) and not is_variable(value)):
+        if not self.live or optional or is_function(value):
             return value
         expected = f"`{self.name}` must be {self.kind.__metadata__[0]}"
         kinds = "a LearningRateSchedule, a zero-argument callable or a scalar variable"
@@ -159,7 +160,7 @@ class Hyperparameter:
         number = value if is_variable(value) else _plain(value)
         if not is_number(number):
             raise TypeError(f"{expected}: no schedule, callable or variable. {where}")
-        if not fits(number, _FIXED[self.kind]):
+        if not fits(number, _FIXED[self.kind], self.dtype):
             raise ValueError(f"{expected}. {where}")
         return int(number) if self.kind in (Count, Whole) else float(number)
 
@@ -268,6 +269,17 @@ def _signature(cls: type[Declared], own: dict[str, Hyperparameter]) -> inspect.S
 
 def is_variable(value: Any) -> bool:
     return isinstance(value, (tf.Variable, keras.Variable))
+
+
+def is_function(value: Any) -> bool:
+    """Whether it can stand for a number: a schedule, or what can be called without arguments.
+
+    A class is none: its schedule, or what else it makes, is meant.
+    """
+    if isinstance(value, Schedule):
+        return True
+    is_one = callable(value) and not (is_variable(value) or inspect.isclass(value))
+    return is_one and arguments.takes(value, 0)
 
 
 def is_number(value: Any) -> bool:

@@ -8,8 +8,9 @@ import keras
 import tensorflow as tf
 
 from tf_decoupled import masks
-from tf_decoupled.engine import arguments, building, concern, decay, replicas, reports, step
+from tf_decoupled.engine import arguments, building, concern, decay, kinds, replicas, reports, step
 from tf_decoupled.engine.blocks import Blocks
+from tf_decoupled.engine.checking import Where
 from tf_decoupled.engine.concern import Concern, Concerns
 from tf_decoupled.engine.hyperparameters import Hyperparameter, is_variable, written
 from tf_decoupled.engine.keras_hooks import Refusing
@@ -81,7 +82,7 @@ class Optimizer(
     def __init__(self, *args: Any, **kwargs: Any):
         given = arguments.bind(type(self), args, kwargs, self.names())
         # Keras makes no variable of its own for a callable rate; ours is made like all the others.
-        rate, name = lambda: self.learning_rate, given.pop("name")
+        rate, name = lambda: self.learning_rate, kinds.name(Where("name"), given.pop("name"))
         keras.optimizers.Optimizer.__init__(self, learning_rate=rate, name=name)
         self.names_of_keras = frozenset(vars(self))
         for argument, value in given.items():
@@ -194,7 +195,7 @@ class Optimizer(
     @classmethod
     def interpret(cls, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments once checked, with defaults that depend on other arguments filled in."""
-        if given["state_dtype"] != "float32":
+        if not isinstance(given["state_dtype"], str) or given["state_dtype"] != "float32":
             raise NotImplementedError(
                 "`state_dtype` is not implemented yet; leave it at 'float32'. "
                 f"Received: state_dtype={given['state_dtype']!r}"

@@ -1,17 +1,35 @@
 """The Hessian without building it: products with vectors, and estimates of its diagonal."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import tensorflow as tf
 
-from tf_decoupled.gradients.random import Seed, probes, sampled_classes, seeds
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import Where, checked
+from tf_decoupled.gradients.kinds import (
+    Batch,
+    Count,
+    Loss,
+    LossOfBatch,
+    Seed,
+    Tensors,
+    Variables,
+    tensor,
+)
+from tf_decoupled.gradients.random import probes, sampled_classes, seeds
 from tf_decoupled.gradients.tape import all_dense, dense_gradient, dot, full, own
 
+Distribution = Annotated[str, kinds.choice("rademacher", "normal")]
+Logits = Annotated[
+    Callable[[], tf.Tensor], kinds.function(0, "a function of no arguments that returns logits")
+]
+Weights = Annotated[tf.Tensor | None, kinds.optional(tensor)]
 
-@tf.autograph.experimental.do_not_convert
+
+@checked
 def hessian_vector_product(
-    loss_fn: Callable[[], Any], variables: Sequence, vectors: Sequence
+    loss_fn: Loss, variables: Variables, vectors: Tensors
 ) -> list[tf.Tensor]:
     """H v = ∇⟨∇L, v⟩: one tensor per variable, for the cost of about two gradients.
 
@@ -22,17 +40,20 @@ def hessian_vector_product(
 
     Pearlmutter, "Fast Exact Multiplication by the Hessian", 1994.
     """
-    return product(loss_fn, own(variables), list(vectors))[1]
+    shapes = [tuple(v.shape) for v in variables]
+    if [tuple(v.shape) for v in vectors] != shapes:
+        Where("vectors").refuse(ValueError, f"one per variable, of the shapes {shapes}", vectors)
+    return product(loss_fn, own(variables), vectors)[1]
 
 
-@tf.autograph.experimental.do_not_convert
+@checked
 def hutchinson(
-    loss_fn: Callable[[], Any],
-    variables: Sequence,
+    loss_fn: Loss,
+    variables: Variables,
     seed: Seed,
     *,
-    samples: int = 1,
-    distribution: Literal["rademacher", "normal"] = "rademacher",
+    samples: Count = 1,
+    distribution: Distribution = "rademacher",
 ) -> list[tf.Tensor]:
     """An estimate of the diagonal of the Hessian, one tensor per variable.
 
@@ -63,13 +84,13 @@ def hutchinson(
     return [each / samples for each in total]
 
 
-@tf.autograph.experimental.do_not_convert
+@checked
 def gauss_newton_bartlett(
-    logits_fn: Callable[[], tf.Tensor],
-    variables: Sequence,
+    logits_fn: Logits,
+    variables: Variables,
     seed: Seed,
     *,
-    weights: tf.Tensor | None = None,
+    weights: Weights = None,
 ) -> list[tf.Tensor]:
     """An estimate of the Gauss-Newton matrix's diagonal, for classification: never negative.
 
@@ -92,7 +113,10 @@ def gauss_newton_bartlett(
     variables, count = own(variables), []
 
     def loss_fn() -> tf.Tensor:
-        logits = full(logits_fn())
+        logits = logits_fn()
+        if not tf.is_tensor(logits):
+            Where("logits_fn").refuse(TypeError, "a function that returns a tensor", logits)
+        logits = full(logits)
         if logits.shape[-1] == 1:
             raise ValueError(
                 "The logits must be of at least two classes: beside a single one put zeros, "
@@ -101,6 +125,9 @@ def gauss_newton_bartlett(
         labels = sampled_classes(tf.stop_gradient(logits), seed)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         counts = tf.ones_like(losses) if weights is None else tf.cast(weights, losses.dtype)
+        if not counts.shape.is_compatible_with(losses.shape):
+            words = f"of the shape of the logits without classes, {losses.shape}"
+            Where("weights").refuse(ValueError, words, weights)
         count.append(tf.reduce_sum(counts))
         return tf.math.divide_no_nan(tf.reduce_sum(counts * losses), count[-1])
 
@@ -108,8 +135,8 @@ def gauss_newton_bartlett(
     return [tf.cast(count[-1], x.dtype) * tf.square(x) for x in g]
 
 
-@tf.autograph.experimental.do_not_convert
-def hessian_diagonal(loss_fn: Callable[[], Any], variables: Sequence) -> list[tf.Tensor]:
+@checked
+def hessian_diagonal(loss_fn: Loss, variables: Variables) -> list[tf.Tensor]:
     """The diagonal of the Hessian, exactly: one tensor per variable.
 
     Use it for small models, and to judge estimates: it takes one product with the Hessian for each
@@ -126,10 +153,8 @@ def hessian_diagonal(loss_fn: Callable[[], Any], variables: Sequence) -> list[tf
     return [_diagonal(tape.jacobian(x, v), full(v)) for x, v in zip(g, variables, strict=True)]
 
 
-@tf.autograph.experimental.do_not_convert
-def fisher_diagonal(
-    loss_fn: Callable[[Any], Any], variables: Sequence, batch: Any
-) -> list[tf.Tensor]:
+@checked
+def fisher_diagonal(loss_fn: LossOfBatch, variables: Variables, batch: Batch) -> list[tf.Tensor]:
     """The diagonal of the empirical Fisher matrix: one tensor per variable.
 
         f = (1/B) Σᵢ ∇L(θ, xᵢ)²        L = −log p(y | x)
@@ -154,7 +179,6 @@ def fisher_diagonal(
         example = tf.nest.map_structure(lambda x: x[None], example)
         return [tf.square(g) for g in dense_gradient(lambda: loss_fn(example), variables)[1]]
 
-    batch = tf.nest.map_structure(tf.convert_to_tensor, batch)
     return [tf.reduce_mean(g, 0) for g in tf.vectorized_map(squares, batch)]
 
 

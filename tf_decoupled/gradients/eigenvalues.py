@@ -1,14 +1,20 @@
 """The outermost eigenvalues of a Hessian, by Lanczos's method."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
 
 import tensorflow as tf
 
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import checked
 from tf_decoupled.gradients.curvature import product
-from tf_decoupled.gradients.random import Seed, seeds
+from tf_decoupled.gradients.kinds import COUNT, Count, Loss, Seed, Variables
+from tf_decoupled.gradients.random import seeds
 from tf_decoupled.gradients.tape import epsilon, flat, own, parts
 from tf_decoupled.math import norm, normal
+
+HowMany = Annotated[int, kinds.whole("a whole number", -COUNT, below=COUNT)]
+Which = Annotated[str, kinds.choice("magnitude", "largest", "smallest")]
 
 
 class Eigenpairs(NamedTuple):
@@ -23,15 +29,15 @@ class Eigenpairs(NamedTuple):
     vectors: list[tf.Tensor]
 
 
-@tf.autograph.experimental.do_not_convert
+@checked
 def hessian_eigenvalues(
-    loss_fn: Callable[[], Any],
-    variables: Sequence,
-    k: int = 1,
+    loss_fn: Loss,
+    variables: Variables,
+    k: HowMany = 1,
     *,
-    iterations: int = 30,
+    iterations: Count = 30,
     seed: Seed = 0,
-    which: Literal["magnitude", "largest", "smallest"] = "magnitude",
+    which: Which = "magnitude",
 ) -> Eigenpairs:
     """The k outermost eigenvalues of the Hessian of the loss: its sharpest directions.
 

@@ -1,12 +1,22 @@
 """Gradients of single examples: clipped one by one, as differential privacy needs them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tf_decoupled.engine import replicas
-from tf_decoupled.gradients.random import Seed, probes, seeds
+from tf_decoupled.engine.checking import checked
+from tf_decoupled.gradients.kinds import (
+    Batch,
+    Count,
+    LossOfBatch,
+    NotNegative,
+    Positive,
+    Seed,
+    Variables,
+)
+from tf_decoupled.gradients.random import probes, seeds
 from tf_decoupled.gradients.tape import dense_gradient, full, loss_of, norm, own, scalar
 from tf_decoupled.math import clip_factor
 
@@ -22,17 +32,17 @@ class PerExample(NamedTuple):
     norms: tf.Tensor
 
 
-@tf.autograph.experimental.do_not_convert
+@checked
 def per_example(
-    loss_fn: Callable[[Any], Any],
-    variables: Sequence,
-    batch: Any,
-    clip_norm: Any,
+    loss_fn: LossOfBatch,
+    variables: Variables,
+    batch: Batch,
+    clip_norm: Positive,
     *,
-    noise_multiplier: Any = 0.0,
+    noise_multiplier: NotNegative = 0.0,
     seed: Seed = None,
-    lot_size: Any = None,
-    microbatch_size: int | None = None,
+    lot_size: Positive = None,
+    microbatch_size: Count = None,
 ) -> PerExample:
     """The mean of gradients that are clipped one example at a time: DP-SGD's, with noise.
 
@@ -65,7 +75,7 @@ def per_example(
 
     Abadi et al., "Deep Learning with Differential Privacy", 2016, algorithm 1. arXiv:1607.00133
     """
-    variables, batch = own(variables), tf.nest.map_structure(tf.convert_to_tensor, batch)
+    variables = own(variables)
     clipped = lambda examples: _clipped(loss_fn, variables, examples, clip_norm)  # noqa: E731
     size = _size(batch)
     if microbatch_size is None:
@@ -121,7 +131,7 @@ def _in_parts(clipped: Callable, variables: list, batch: Any, size: Any, at_once
     return sums, *(tf.reshape(array.stack(), [-1])[:size] for array in arrays)
 
 
-def _own_seed(seed: Seed, replica: Any) -> tf.Tensor:
+def _own_seed(seed: Any, replica: Any) -> tf.Tensor:
     """A seed of this replica: each has other noise, also where all were given the same seed."""
     if seed is None:
         raise ValueError(

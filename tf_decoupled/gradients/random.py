@@ -7,11 +7,12 @@ import tensorflow as tf
 
 from tf_decoupled.math import normal, random_bits
 
-Seed = Any  # an integer, or a tensor of two: as [seed, step]
 
+def seeds(seed: Any, *shape: int) -> tf.Tensor:
+    """Seeds for what a step draws, of shape [*shape, 2]: independent of each other.
 
-def seeds(seed: Seed, *shape: int) -> tf.Tensor:
-    """Seeds for what a step draws, of shape [*shape, 2]: independent of each other."""
+    `seed` is an integer, or a tensor of two: as [seed, step].
+    """
     seed = tf.cast(seed, tf.int32)
     pair = tf.stack([seed, tf.zeros_like(seed)]) if seed.shape.rank == 0 else seed
     return tf.bitcast(random_bits([*shape, 2], pair), tf.int32)
@@ -29,7 +30,7 @@ def signs(like: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return 1 - 2 * tf.cast(bits, like.dtype)
 
 
-def sampled_classes(logits: tf.Tensor, seed: Seed) -> tf.Tensor:
+def sampled_classes(logits: tf.Tensor, seed: Any) -> tf.Tensor:
     """Classes drawn from softmax(logits), by Gumbel's argmax; int64, of all axes but the last."""
     bits = tf.bitwise.right_shift(random_bits(tf.shape(logits), seeds(seed)), 8)
     u = (tf.cast(bits, logits.dtype) + 0.5) / 2.0**24

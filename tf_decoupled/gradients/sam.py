@@ -1,10 +1,20 @@
 """SAM, ASAM and GSAM: the gradient at the worst point nearby."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import tensorflow as tf
 
+from tf_decoupled.engine.checking import Where, checked
+from tf_decoupled.engine.hyperparameters import is_number
+from tf_decoupled.gradients.kinds import (
+    AnyVariables,
+    Finite,
+    Flag,
+    Loss,
+    NotNegative,
+    Variables,
+    tensor,
+)
 from tf_decoupled.gradients.tape import (
     assign,
     dense,
@@ -18,16 +28,16 @@ from tf_decoupled.gradients.tape import (
 )
 
 
-@tf.autograph.experimental.do_not_convert
+@checked
 def sam(
-    loss_fn: Callable[[], Any],
-    variables: Sequence,
-    rho: Any = 0.05,
+    loss_fn: Loss,
+    variables: Variables,
+    rho: NotNegative = 0.05,
     *,
-    adaptive: bool = False,
-    eta: float = 0.01,
-    alpha: Any = 0.0,
-    state: Sequence = (),
+    adaptive: Flag = False,
+    eta: NotNegative = 0.01,
+    alpha: NotNegative = 0.0,
+    state: AnyVariables = (),
 ) -> tuple[Any, list]:
     """The gradient where the loss is about the largest within ρ: what `loss_fn` returned, and it.
 
@@ -78,15 +88,33 @@ def sam(
     return outputs, _without_ascent(variables, first, second, alpha)
 
 
+def _rates(where: Where, value: Any) -> tf.Tensor:
+    """One rate or several, in floating point."""
+    rates = tensor(where, value)
+    rates = rates if rates.dtype.is_floating else tf.cast(rates, tf.float32)
+    if tf.executing_eagerly() and not tf.reduce_all(tf.math.is_finite(rates)):
+        where.refuse(ValueError, "finite", value)
+    return rates
+
+
+Rates = Annotated[Any, _rates]
+
+
+@checked
 def gsam_rho(
-    learning_rate: Any, rho_min: float, rho_max: float, rate_min: float, rate_max: float
+    learning_rate: Rates, rho_min: NotNegative, rho_max: Finite, rate_min: Finite, rate_max: Finite
 ) -> tf.Tensor:
     """ρ_t = ρ_min + (ρ_max − ρ_min) (η_t − η_min) / (η_max − η_min): as large as the rate is.
 
     Zhuang et al., "Surrogate Gap Minimization Improves Sharpness-Aware Training", 2022.
     arXiv:2203.08065
     """
-    share = (tf.convert_to_tensor(learning_rate) - rate_min) / (rate_max - rate_min)
+    if is_number(rate_min) and is_number(rate_max) and rate_min == rate_max:
+        raise ValueError(
+            "`rate_max` must be another rate than `rate_min`. "
+            f"Received: rate_min={rate_min!r}, rate_max={rate_max!r}"
+        )
+    share = (learning_rate - rate_min) / (rate_max - rate_min)
     return rho_min + (rho_max - rho_min) * share
 
 

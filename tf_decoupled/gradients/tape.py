@@ -26,6 +26,11 @@ def gradient(loss_fn: Callable[[], Any], variables: list) -> tuple[Any, list]:
         tape.watch(variables)
         outputs = loss_fn()
         loss = loss_of(outputs)
+    if not (tf.is_tensor(loss) and loss.dtype.is_floating):
+        raise TypeError(
+            "`loss_fn` must return the loss, a floating-point tensor, or a tuple that begins with "
+            f"it. Received: {loss!r}, a {type(loss).__name__}"
+        )
     return outputs, tape.gradient(loss, variables)
 
 

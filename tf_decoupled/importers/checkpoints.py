@@ -6,6 +6,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
+from tf_decoupled.engine.checking import Where
+
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # ends each key of a variable
 
 
@@ -17,9 +19,14 @@ class Checkpoint(NamedTuple):
     root: str
 
 
-def read(prefix: str, counter: str, whose: str) -> Checkpoint:
+def read(where: Where, prefix: str, counter: str, whose: str) -> Checkpoint:
     """The checkpoint, with the one optimizer in it whose counter has this name."""
-    reader = tf.train.load_checkpoint(prefix)
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+    except (tf.errors.NotFoundError, ValueError):
+        where.refuse(
+            ValueError, "a file with a known ending, or the prefix of a checkpoint", prefix
+        )
     graph = TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
     names = {a.checkpoint_key: a.full_name for node in graph.nodes for a in node.attributes}
     names = {key: name for key, name in names.items() if key.endswith(VALUE)}

@@ -3,11 +3,13 @@
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import numpy as np
 
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import checked
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import tf_variable
 from tf_decoupled.importers.keras_rules import CLASSES, KEEPERS, SLOTS, arguments, in_our_terms
@@ -18,7 +20,11 @@ from tf_decoupled.importers.resuming import build, resume, rule_of, whole_state
 HALF_ULP = 2.0**-24  # of a float32
 
 
-def from_keras(source: Any, variables: Sequence | None = None, **changed: Any) -> Optimizer:
+Variables = Annotated[Sequence | None, kinds.optional(kinds.variables)]
+
+
+@checked
+def from_keras(source: Any, variables: Variables = None, **changed: Any) -> Optimizer:
     """The optimizer that goes on where one of Keras 3 stands: our class of the same name.
 
         model = keras.models.load_model("begun.keras")
@@ -49,9 +55,9 @@ def from_keras(source: Any, variables: Sequence | None = None, **changed: Any) -
     if variables is None and not isinstance(source, keras.Model):
         raise ValueError(
             "`variables` must be given, those that the optimizer is for, unless the source is a "
-            f"model. Received: {source!r}"
+            f"model. Received: source={source!r}, variables=None"
         )
-    variables = list(source.trainable_variables if variables is None else variables)
+    variables = list(source.trainable_variables) if variables is None else variables
     optimizer = CLASSES[type(theirs)](**arguments(theirs, changed))
     left_out = [] if "decay_mask" in changed else _not_decaying(theirs, variables)
     build(optimizer, variables, left_out)
@@ -60,6 +66,7 @@ def from_keras(source: Any, variables: Sequence | None = None, **changed: Any) -
     return optimizer
 
 
+@checked
 def keras_state(source: Any, optimizer: Optimizer) -> dict[str, np.ndarray]:
     """The state of a Keras 3 optimizer under the names of `optimizer`: for `set_state`.
 

@@ -1,14 +1,17 @@
 """From Keras 2's `OptimizerV2`: an optimizer that goes on where one stands, or its state alone."""
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.importers.keras2_files import CACHE, ITER, Found, optimizer_config, read
 from tf_decoupled.importers.keras2_rules import SLOTS, counterpart
-from tf_decoupled.importers.naming import Names, aligned, check_told, names_there
+from tf_decoupled.importers.naming import Names, NamesOrNone, aligned, check_told, names_there
 from tf_decoupled.importers.resuming import (
     build,
     for_each_cell,
@@ -21,8 +24,20 @@ from tf_decoupled.optimizers.nadamw import NAdamW
 from tf_decoupled.optimizers.sgdw import SGDW
 
 
+def _file(where: Where, value: Any) -> str:
+    if not isinstance(value, (str, os.PathLike)):
+        words = "the path of a whole-model `.h5` file, or the prefix of a checkpoint"
+        where.refuse(TypeError, words, value)
+    return kinds.path(where, value)
+
+
+Path = Annotated[str | os.PathLike, _file]
+Variables = Annotated[Sequence, kinds.variables]
+
+
+@checked
 def from_keras2(
-    path: Any, variables: Sequence, names: Names | None = None, **changed: Any
+    path: Path, variables: Variables, names: NamesOrNone = None, **changed: Any
 ) -> Optimizer:
     """The optimizer that goes on where one of `keras.optimizers.legacy` or Addons stands, built.
 
@@ -52,14 +67,14 @@ def from_keras2(
     Raises ValueError for other classes, for what can't go on exactly unless an argument says what
     it is to be, and for state that doesn't fit, listed.
     """
-    variables = list(variables)
     optimizer = counterpart(*optimizer_config(path), changed)
     build(optimizer, variables, [])
     resume(optimizer, keras2_state(path, optimizer, names))
     return optimizer
 
 
-def keras2_state(path: Any, optimizer: Optimizer, names: Names | None = None) -> dict:
+@checked
+def keras2_state(path: Path, optimizer: Optimizer, names: NamesOrNone = None) -> dict:
     """The state of an `OptimizerV2` under the names of `optimizer`: for `set_state`.
 
     Slots, `iterations` and, from a checkpoint, the rate, where it is a number on both sides, are

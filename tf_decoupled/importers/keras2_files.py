@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from tf_decoupled.engine.checking import Where
 from tf_decoupled.importers import checkpoints
 from tf_decoupled.importers.h5 import own
 
@@ -22,9 +23,8 @@ class Found(NamedTuple):
     numbers: dict[str, np.ndarray]
 
 
-def read(path: Any) -> Found:
+def read(path: str) -> Found:
     """Slots and scalars of a whole-model `.h5` file, or of the prefix of a checkpoint."""
-    path = _path(path)
     if not path.endswith((".h5", ".hdf5", ".keras")):
         return _read_checkpoint(path)
     with _opened(path) as file:
@@ -34,7 +34,7 @@ def read(path: Any) -> Found:
         raise ValueError(
             "The file must hold the weights of one `OptimizerV2`, with its counter `iter`; the "
             "newer optimizers of Keras 2.11 and later have none. Save with one of "
-            f"`keras.optimizers.legacy`. Received: {path!r} with {list(arrays)[:4]}"
+            f"`keras.optimizers.legacy`. Received: path={path!r} with {list(arrays)[:4]}"
         )
     whose = iters[0].removesuffix(ITER)  # "Adam/"
     arrays = {name.removeprefix(whose): array for name, array in arrays.items()}
@@ -43,14 +43,13 @@ def read(path: Any) -> Found:
     return Found(slots, numbers)
 
 
-def optimizer_config(path: Any) -> tuple[str, dict[str, Any]]:
+def optimizer_config(path: str) -> tuple[str, dict[str, Any]]:
     """The class and the hyperparameters of the optimizer, as a whole-model `.h5` file says them."""
-    path = _path(path)
     if not path.endswith((".h5", ".hdf5")):
         raise ValueError(
             "Hyperparameters stand in whole-model `.h5` files only. For a checkpoint, make the "
             "optimizer, build it, and load `opt.set_state(td.importers.keras2_state(path, opt))`. "
-            f"Received: {path!r}"
+            f"Received: path={path!r}"
         )
     with _opened(path) as file:
         text = file.attrs.get("training_config")
@@ -59,27 +58,18 @@ def optimizer_config(path: Any) -> tuple[str, dict[str, Any]]:
     if not isinstance(config, Mapping) or not config.keys() >= {"class_name", "config"}:
         raise ValueError(
             "The file says no optimizer: it is one of weights, or of a model that wasn't compiled. "
-            f"Received: {path!r}, whose training_config is {text!r}"
+            f"Received: path={path!r}, whose training_config is {text!r}"
         )
     return config["class_name"], dict(config["config"])
 
 
-def _path(path: Any) -> str:
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(
-            "Optimizers of Keras 2 are imported from files: pass the path of a whole-model `.h5` "
-            f"file, or the prefix of a checkpoint. Received: {path!r}"
-        )
-    return os.fspath(path)
-
-
 def _opened(path: str) -> h5py.File:
     if not os.path.exists(path):
-        raise FileNotFoundError(f"There is no such file. Received: {path!r}")
+        raise FileNotFoundError(f"There is no such file. Received: path={path!r}")
     if not h5py.is_hdf5(path):
         raise ValueError(
             "A whole-model file of Keras 2 is in HDF5. Files `.keras` are read by `from_keras`. "
-            f"Received: {path!r}, which isn't"
+            f"Received: path={path!r}, which isn't"
         )
     return h5py.File(path)
 
@@ -89,7 +79,7 @@ def _arrays(file: h5py.File, path: str) -> dict[str, np.ndarray]:
     if WEIGHTS not in file:
         raise ValueError(
             "The file has no state of an optimizer: `model.save(path)` of a compiled model that "
-            f"has been trained writes it. Received: {path!r} with {list(file)}"
+            f"has been trained writes it. Received: path={path!r} with {list(file)}"
         )
     group = own(file, WEIGHTS)
     found = {}
@@ -116,7 +106,7 @@ def _weight_names(group: h5py.Group) -> list[str]:
 
 def _read_checkpoint(prefix: str) -> Found:
     """Slots stand beside their variables: "kernel/.OPTIMIZER_SLOT/optimizer/m"."""
-    arrays, names, root = checkpoints.read(prefix, ITER, "Keras 2")
+    arrays, names, root = checkpoints.read(Where("path"), prefix, ITER, "Keras 2")
     beside = f"/.OPTIMIZER_SLOT/{root}"
     slots, numbers = {}, {}
     for key, array in arrays.items():

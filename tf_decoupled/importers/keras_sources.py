@@ -10,6 +10,7 @@ import h5py
 import keras
 import numpy as np
 
+from tf_decoupled.engine.checking import Where
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import tf_variable
 from tf_decoupled.importers import checkpoints
@@ -30,7 +31,7 @@ def optimizer_of(source: Any) -> keras.optimizers.Optimizer:
     inside = " Import its `inner_optimizer`." if hasattr(theirs, "inner_optimizer") else ""
     raise TypeError(
         f"Keras's {names} can be imported, in person or in a compiled model or file; of other "
-        f"classes and subclasses the step isn't known here.{inside} Received: {theirs!r}"
+        f"classes and subclasses the step isn't known here.{inside} Received: source={theirs!r}"
     )
 
 
@@ -40,7 +41,8 @@ def load(path: Any) -> keras.Model:
         raise ValueError(
             "Hyperparameters stand in `.keras` files only. For checkpoints and weights, make the "
             "optimizer, `td.importers.from_keras(keras.optimizers.AdamW(...), variables)`, then "
-            f"`opt.set_state(td.importers.keras_state(path, opt))`. Received: {os.fspath(path)!r}"
+            f"`opt.set_state(td.importers.keras_state(path, opt))`. "
+            f"Received: source={os.fspath(path)!r}"
         )
     with warnings.catch_warnings():  # Keras would warn, and start anew
         warnings.filterwarnings("error", "Skipping variable loading")
@@ -74,7 +76,7 @@ def read(source: Any, optimizer: Optimizer) -> Found:
 
 def _read_checkpoint(prefix: str, optimizer: Optimizer) -> Found:
     """A checkpoint's object graph holds the names of variables beside its own keys."""
-    arrays, names, root = checkpoints.read(prefix, "_iterations", "Keras")
+    arrays, names, root = checkpoints.read(Where("source"), prefix, "_iterations", "Keras")
     others = ("save_counter", f"{root}_trainable_variables/")
     own = [key for key in names if key.startswith(root) and not key.startswith(others)]
     own.sort(key=_position)

@@ -1,13 +1,36 @@
 """How PyTorch lays out the axes of kernels, and Keras."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import numpy as np
 
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.masks import path_of
 
 
-def torch_layout(variable: Any, array: np.ndarray) -> np.ndarray:
+def numbers(where: Where, value: Any) -> np.ndarray:
+    """What `np.asarray` makes an array of numbers of."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        where.refuse(TypeError, "an array of numbers", value)
+    if array.dtype.kind not in "iufV":  # "V": bfloat16, as NumPy has it
+        where.refuse(TypeError, "an array of numbers", value)
+    return array
+
+
+_layout = kinds.function(2, "a callable (variable, array) -> array")
+
+Layout = Annotated[Callable[[Any, np.ndarray], np.ndarray], _layout]
+LayoutOrNone = Annotated[Callable[[Any, np.ndarray], np.ndarray] | None, kinds.optional(_layout)]
+Variable = Annotated[Any, kinds.variable]
+Array = Annotated[np.ndarray, numbers]
+
+
+@checked
+def torch_layout(variable: Variable, array: Array) -> np.ndarray:
     """An array of PyTorch's in the layout of the Keras variable beside it.
 
         Linear, and pointwise             (O, I)           → (I, O)

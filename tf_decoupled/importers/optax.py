@@ -5,13 +5,18 @@ from typing import Any
 
 import numpy as np
 
+from tf_decoupled.engine.checking import checked
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.persistence.naming import aligned_paths
 from tf_decoupled.engine.state import Cell
-from tf_decoupled.importers.naming import Names, check_told, names_there
+from tf_decoupled.importers.layouts import LayoutOrNone
+from tf_decoupled.importers.naming import Names, NamesOrNone, check_told, names_there
 from tf_decoupled.importers.optax_files import state_of
 from tf_decoupled.importers.optax_states import Read
 from tf_decoupled.importers.resuming import (
+    Count,
+    Flag,
+    Rate,
     for_each_cell,
     one_count,
     rule_of,
@@ -47,15 +52,16 @@ ROOT = "params/"  # what flax puts around its parameters
 SHOWN = 8  # names in an error
 
 
+@checked
 def optax_state(
     state: Any,
     optimizer: Optimizer,
-    names: Names | None = None,
+    names: NamesOrNone = None,
     *,
-    layout: Callable[[Any, np.ndarray], np.ndarray] | None = None,
-    trace_holds_rate: bool | None = None,
-    learning_rate: float | None = None,
-    iterations: int | None = None,
+    layout: LayoutOrNone = None,
+    trace_holds_rate: Flag = None,
+    learning_rate: Rate = None,
+    iterations: Count = None,
 ) -> dict[str, np.ndarray]:
     """The state of an optimizer of optax under the names of `optimizer`: for `set_state`.
 

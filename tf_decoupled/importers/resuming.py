@@ -1,14 +1,21 @@
 """The optimizer that goes on: which ones can, how they are built, and their state made whole."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from tf_decoupled.engine import kinds
 from tf_decoupled.engine.hyperparameters import is_variable
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.optimizers.rmsprop import RMSpropW
 from tf_decoupled.optimizers.sgdw import SGDW
+
+Flag = Annotated[bool | None, kinds.optional(kinds.flag)]
+Count = Annotated[int | None, kinds.optional(kinds.whole("an integer >= 0", 0))]
+Rate = Annotated[
+    float | None, kinds.optional(kinds.limit("a finite number >= 0", lambda x: x >= 0))
+]
 
 
 def rule_of(optimizer: Any, rules: Iterable[type[Optimizer]]) -> type[Optimizer]:
@@ -19,7 +26,7 @@ def rule_of(optimizer: Any, rules: Iterable[type[Optimizer]]) -> type[Optimizer]
         raise TypeError(
             f"From here, state is imported into {_names(rules)}, nothing around them, once built: "
             "`opt.build(model.trainable_variables)`. "
-            f"Received: {optimizer!r}, built={getattr(optimizer, 'built', None)}"
+            f"Received: optimizer={optimizer!r}, built={getattr(optimizer, 'built', None)}"
         )
     return found
 

@@ -1,16 +1,22 @@
 """From PyTorch: an optimizer that goes on where one of PyTorch's stands, or its state alone."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.engine.hyperparameters import is_variable
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import Cell
-from tf_decoupled.importers.layouts import torch_layout
-from tf_decoupled.importers.naming import names_there
+from tf_decoupled.importers.layouts import Layout, torch_layout
+from tf_decoupled.importers.naming import Names, names_there
 from tf_decoupled.importers.resuming import (
+    Count,
+    Flag,
+    Rate,
     build,
     one_count,
     resume,
@@ -20,22 +26,34 @@ from tf_decoupled.importers.resuming import (
     with_variance,
 )
 from tf_decoupled.importers.torch_files import state_dict_of
-from tf_decoupled.importers.torch_groups import options, parameter_names
+from tf_decoupled.importers.torch_groups import checked_groups, options, parameter_names
 from tf_decoupled.importers.torch_rules import SLOTS, check_start, counterpart, factored
 from tf_decoupled.masks import path_of
 from tf_decoupled.optimizers.rmsprop import RMSpropW
 from tf_decoupled.optimizers.sgdw import SGDW
 
 
+def _state_dict(where: Where, value: Any) -> Mapping[str, Any]:
+    return checked_groups(where, state_dict_of(where, value))
+
+
+StateDict = Annotated[Mapping[str, Any] | str | os.PathLike, _state_dict]
+Parameters = Annotated[
+    Sequence[str] | None, kinds.optional(kinds.sequence(kinds.text, "a list of strings"))
+]
+Variables = Annotated[Sequence, kinds.variables]
+
+
+@checked
 def from_torch(
-    state_dict: Mapping[str, Any],
-    variables: Sequence,
-    names: Mapping[str, str] | Callable[[str], str],
+    state_dict: StateDict,
+    variables: Variables,
+    names: Names,
     *,
-    parameters: Sequence[str] | None = None,
-    layout: Callable[[Any, np.ndarray], np.ndarray] = torch_layout,
-    decoupled: bool | None = None,
-    iterations: int | None = None,
+    parameters: Parameters = None,
+    layout: Layout = torch_layout,
+    decoupled: Flag = None,
+    iterations: Count = None,
     **changed: Any,
 ) -> Optimizer:
     """The optimizer that goes on where one of PyTorch stands, built.
@@ -73,37 +91,38 @@ def from_torch(
     `weight_decay=` or `epsilon=` says what they are to be, and as `torch_state` does; state that
     doesn't fit is listed.
     """
-    state_dict = state_dict_of(state_dict)
     if "param_groups" not in state_dict:
         raise ValueError(
             "Hyperparameters stand in the `param_groups` of a whole state_dict. Make the optimizer "
             "and load `td.importers.torch_state`. "
-            f"Received: a mapping with the keys {sorted(map(str, state_dict))[:5]}"
+            "Received: `state_dict`, a mapping with the keys "
+            f"{sorted(map(str, state_dict))[:5]}"
         )
     groups, by_key = state_dict["param_groups"], parameter_names(state_dict, parameters)
     common, λ = options(groups)
-    optimizer, variables = counterpart(common, λ, decoupled, changed), list(variables)
+    optimizer = counterpart(common, λ, decoupled, changed)
     plain = {by_key[key] for g in groups if float(g["weight_decay"]) != λ for key in g["params"]}
     torch_names = names_there([path_of(v) for v in variables], names, "PyTorch")
     left_out = [v for v in variables if torch_names[path_of(v)] in plain]
     build(optimizer, variables, [] if "decay_mask" in changed else left_out)
     if state_dict["state"]:
         number = is_variable(optimizer.given.learning_rate)
-        given = dict(learning_rate=float(optimizer.learning_rate) if number else common["lr"])
-        given |= dict(parameters=parameters, layout=layout, iterations=iterations)
-        resume(optimizer, torch_state(state_dict, optimizer, names, **given))
+        told = dict(learning_rate=float(optimizer.learning_rate) if number else common["lr"])
+        told |= dict(parameters=parameters, layout=layout, iterations=iterations)
+        resume(optimizer, torch_state(state_dict, optimizer, names, **told))
     return optimizer
 
 
+@checked
 def torch_state(
-    state_dict: Mapping[str, Any],
+    state_dict: StateDict,
     optimizer: Optimizer,
-    names: Mapping[str, str] | Callable[[str], str],
+    names: Names,
     *,
-    parameters: Sequence[str] | None = None,
-    layout: Callable[[Any, np.ndarray], np.ndarray] = torch_layout,
-    learning_rate: float | None = None,
-    iterations: int | None = None,
+    parameters: Parameters = None,
+    layout: Layout = torch_layout,
+    learning_rate: Rate = None,
+    iterations: Count = None,
 ) -> dict[str, np.ndarray]:
     """The state of a PyTorch optimizer under the names of `optimizer`: for `set_state`.
 
@@ -133,7 +152,7 @@ def torch_state(
     without a name, an RAdam that hasn't rectified yet, and an Adafactor of convolutions; state that
     doesn't fit is left to `set_state`.
     """
-    rule, state_dict = rule_of(optimizer, SLOTS), state_dict_of(state_dict)
+    rule = rule_of(optimizer, SLOTS)
     by_key = parameter_names(state_dict, parameters)
     entries = state_dict["state"] if "param_groups" in state_dict else state_dict
     entries = {by_key.get(key, str(key)): entry for key, entry in entries.items()}

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tf_decoupled.engine import kinds
+from tf_decoupled.engine.checking import Where
 from tf_decoupled.importers import pickles
 
 STORAGES = {
@@ -25,7 +27,7 @@ STORAGES = {
 TENSORS = {("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter")}
 
 
-def state_dict_of(source: Any) -> Any:
+def state_dict_of(where: Where, source: Any) -> Any:
     """The optimizer's state_dict: as given, or from a file, also beside others in a mapping there.
 
     Raises TypeError for what is neither; ValueError for files that `torch.save` has not written,
@@ -34,11 +36,9 @@ def state_dict_of(source: Any) -> Any:
     if isinstance(source, Mapping):
         return source
     if not isinstance(source, (str, os.PathLike)):
-        raise TypeError(
-            "PyTorch's state is imported from `optimizer.state_dict()`, or from the path of a file "
-            f"of it. Received: {source!r}"
-        )
-    path = os.fspath(source)
+        words = "PyTorch's `optimizer.state_dict()`, or the path of a file of it"
+        where.refuse(TypeError, words, source)
+    path = kinds.file(where, source)
     whole = _read(path)
     if not isinstance(whole, Mapping):
         raise ValueError(

@@ -3,8 +3,34 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tf_decoupled.engine.checking import Where
+
 MEMBERS = ("params", "param_names")  # of a param_group: who is in it
 EXECUTION = ("foreach", "fused", "capturable", "differentiable", "initial_lr")  # changes no number
+
+
+def checked_groups(where: Where, value: Any) -> Mapping:
+    """A state_dict as far as its structure goes: entries, and groups with parameters and a rate."""
+    words = "`optimizer.state_dict()` of PyTorch, or its entries by parameter name"
+    if not isinstance(value, Mapping):
+        where.refuse(TypeError, words, value)
+    entries = value
+    if "param_groups" in value:
+        entries, groups = value.get("state"), value["param_groups"]
+        if not isinstance(groups, (list, tuple)) or not groups or not all(map(_is_group, groups)):
+            where = where.at("'param_groups'")
+            where.refuse(ValueError, "groups, each a mapping with 'params' and 'lr'", groups)
+    if not isinstance(entries, Mapping) or not all(map(_is_mapping, entries.values())):
+        where.refuse(ValueError, f"{words}, each a mapping", value)
+    return value
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_group(value: Any) -> bool:
+    return _is_mapping(value) and {"params", "lr"} <= value.keys()
 
 
 def parameter_names(state_dict: Mapping, parameters: Sequence[str] | None) -> dict[Any, str]:
@@ -18,7 +44,7 @@ def parameter_names(state_dict: Mapping, parameters: Sequence[str] | None) -> di
         raise ValueError(
             "Parameters that PyTorch numbers, and no others, must be named in the order in which "
             "its optimizer got them: `parameters=[name for name, _ in model.named_parameters()]`. "
-            f"Received: parameters={parameters} for {keys}"
+            f"Received: parameters={parameters} for {keys}, the keys of `state_dict`"
         )
     return dict(zip(keys, found, strict=True))
 

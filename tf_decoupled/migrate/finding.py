@@ -23,6 +23,8 @@ class Finding(NamedTuple):
 
 def findings(source: str) -> list[Finding]:
     """What is to change in the text of a Python file, by line; raises SyntaxError."""
+    if not isinstance(source, str):
+        raise TypeError(f"`source` must be the text of a file. Received: source={source!r}")
     tree = ast.parse(source)
     finder = _Finder(Names(tree), source)
     finder.visit(tree)

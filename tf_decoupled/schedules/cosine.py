@@ -90,7 +90,10 @@ class CosineRestarts(Schedule):
 
     initial_learning_rate: Rate
     first_decay_steps: Length
-    t_mul: Annotated[float, limit("at least 1: shrinking cycles would end", lambda x: x >= 1)] = 2.0
+    t_mul: Annotated[
+        float,
+        limit("at least 1: shrinking cycles would end; and below 2**31", lambda x: 1 <= x < 2**31),
+    ] = 2.0
     m_mul: Annotated[
         float, limit("in (0, 1]: growing cycles have no peak", lambda x: 0 < x <= 1)
     ] = 1.0

@@ -9,8 +9,9 @@ from keras.optimizers.schedules import ExponentialDecay, LearningRateSchedule
 from typing_extensions import dataclass_transform
 
 from tf_decoupled.engine import registry
+from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.schedules.curves import float32
-from tf_decoupled.schedules.kinds import Variable
+from tf_decoupled.schedules.kinds import Name, Variable, rate
 
 
 def rate_at(rate_or_schedule, n):
@@ -32,10 +33,11 @@ def _plain(value):
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
+@checked
 def peak_of(rate_or_schedule):
     """The largest rate of anything that may stand in the place of a learning rate."""
     if not isinstance(rate_or_schedule, LearningRateSchedule):
-        return rate_or_schedule
+        return rate(Where("rate_or_schedule"), rate_or_schedule)
     if isinstance(rate_or_schedule, Schedule) or hasattr(rate_or_schedule, "peak"):
         return rate_or_schedule.peak
     if not _is_keras_and_falls(rate_or_schedule):
@@ -64,19 +66,17 @@ class Schedule(LearningRateSchedule):
     `ValueError` at construction name the argument that is not what its annotation says.
     """
 
-    name: str | None = field(default=None, kw_only=True)
+    name: Name = field(default=None, kw_only=True)
     kept = None  # a tf.Module with variables, of one that remembers something
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        registry.register(dataclass(eq=False)(cls), "tf_decoupled")
+        own = dataclass(eq=False)(cls)
+        own.__init__ = checked(own.__init__, owner=cls.__name__, bare=True)
+        registry.register(own, "tf_decoupled")
 
     def __post_init__(self):
         self.name = self.name or type(self).__name__
-        for each in fields(self):
-            for check in getattr(each.type, "__metadata__", ()):
-                where = f"`{each.name}` of {type(self).__name__}"
-                setattr(self, each.name, check(where, getattr(self, each.name)))
 
     def __call__(self, step) -> tf.Tensor:
         with tf.name_scope(self.name):

@@ -4,13 +4,14 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import tensorflow as tf
 
 from tf_decoupled import masks
 from tf_decoupled.engine import decay, registry, replicas
+from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.engine.hyperparameters import Hyperparameter, Scalar, resolve, serialize
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import tf_variable
@@ -116,8 +117,21 @@ def _loaded(keras_class: type, load: str | Callable, saved: tuple) -> Any:
     return (getattr(cls, load) if isinstance(load, str) else load)(*saved)
 
 
+def _keras_class(where: Where, value: Any) -> type:
+    if not (inspect.isclass(value) and issubclass(value, keras.optimizers.Optimizer)):
+        raise TypeError(
+            "`decouple` needs a Keras optimizer class, as tf.keras.optimizers.RMSprop (the class, "
+            f"not an instance). Received: {where.name}={value!r}"
+        )
+    return value
+
+
+KerasClass = Annotated[type[keras.optimizers.Optimizer], _keras_class]
+
+
+@checked
 @functools.cache
-def decouple(keras_class: type[keras.optimizers.Optimizer]) -> type[keras.optimizers.Optimizer]:
+def decouple(keras_class: KerasClass) -> type[keras.optimizers.Optimizer]:
     """A subclass of a Keras optimizer class, with decoupled weight decay.
 
         RMSpropW = td.decouple(tf.keras.optimizers.RMSprop)
@@ -131,19 +145,15 @@ def decouple(keras_class: type[keras.optimizers.Optimizer]) -> type[keras.optimi
     Raises TypeError for what is no Keras optimizer class, for this library's own (their decay is
     decoupled already) and for Keras's wrappers around other optimizers.
     """
-    if not (inspect.isclass(keras_class) and issubclass(keras_class, keras.optimizers.Optimizer)):
-        raise TypeError(
-            "`decouple` needs a Keras optimizer class, as tf.keras.optimizers.RMSprop (the class, "
-            f"not an instance). Received: {keras_class!r}"
-        )
     if issubclass(keras_class, (Optimizer, DecoupledDecay)):
         raise TypeError(
-            f"{keras_class.__name__} has decoupled weight decay already: pass `weight_decay=`."
+            f"{keras_class.__name__} has decoupled weight decay already: pass `weight_decay=`. "
+            f"Received: keras_class={keras_class!r}"
         )
     if not _has_own_decay(keras_class):
         raise TypeError(
             f"{keras_class.__name__} has no rate and decay of its own: decouple the class of the "
-            "optimizer inside it."
+            f"optimizer inside it. Received: keras_class={keras_class!r}"
         )
     name = f"Decoupled{keras_class.__name__}"
     body = {"keras_class": keras_class, "__doc__": f"{keras_class.__name__}, decoupled."}

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_decoupled.engine.hyperparameters import Steps
+from tf_decoupled.engine.hyperparameters import Steps, fits
 from tf_decoupled.engine.state import Slot, copy, zeros
 from tf_decoupled.wrappers.wrapper import Wrapper
 
@@ -48,7 +48,8 @@ class IterateAverage(Wrapper):
     @classmethod
     def interpret_rule(cls, given: dict[str, Any]) -> dict[str, Any]:
         window = given["window"]
-        if window is not None and (type(window) is not int or window < 1):
+        is_one = type(window) is int and fits(window, lambda x: x >= 1, "int64")
+        if window is not None and not is_one:
             raise ValueError(
                 "`window` must be an integer >= 1, and is never changed; None takes all values "
                 f"into the mean. Received: {cls.__name__}(window={window!r})"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tf_decoupled.engine.hyperparameters import Positive
-from tf_decoupled.layers import depths
+from tf_decoupled.layers import check_patterns, depths
 from tf_decoupled.masks import path_of
 from tf_decoupled.wrappers.wrapper import Scaled
 
@@ -41,6 +41,8 @@ class LayerwiseDecay(Scaled):
     def interpret_rule(cls, given: dict[str, Any]) -> dict[str, Any]:
         given = super().interpret_rule(given)
         layers = given["layers"]
+        if layers is not None:
+            check_patterns(layers)
         return given | dict(layers=tuple(layers) if isinstance(layers, list) else layers)
 
     def measure(self, variables: Sequence, everything: Sequence) -> Sequence[float]:

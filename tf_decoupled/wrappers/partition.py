@@ -83,9 +83,12 @@ class Partition(Optimizer):
             raise TypeError(
                 "A Partition needs pairs of a mask and an optimizer, "
                 "`Partition([(td.masks.matrices, td.Muon()), (None, td.AdamW())])`. "
-                f"Received: {pairs!r}"
+                f"Received: members={pairs!r}"
             )
-        members = Members((masks.as_mask(mask), _checked(member)) for mask, member in pairs)
+        members = Members(
+            (masks.as_mask(mask, f"members[{i}][0]"), _checked(member))
+            for i, (mask, member) in enumerate(pairs)
+        )
         if len({id(member) for _, member in members}) < len(members):
             raise ValueError(
                 "Each member of a Partition needs an optimizer of its own. Received one optimizer "

@@ -75,4 +75,7 @@ def _checked(pairs: Any) -> list[tuple[Any, float]]:
             "`[(td.masks.only('embedding'), 0.1)]`. "
             f"Received: factors={pairs!r}"
         )
-    return [(masks.as_mask(mask), float(factor)) for mask, factor in pairs]
+    return [
+        (masks.as_mask(mask, f"factors[{i}][0]"), float(factor))
+        for i, (mask, factor) in enumerate(pairs)
+    ]

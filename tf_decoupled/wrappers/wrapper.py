@@ -28,22 +28,22 @@ class Wrapper(Optimizer):
         if not isinstance(inner, Optimizer):
             raise TypeError(
                 "A wrapper goes around an optimizer of this library, `Lookahead(AdamW(1e-3))`. "
-                f"Received: {inner!r}"
+                f"Received: inner={inner!r}"
             )
         if not isinstance(inner, Wrapper) and inner.branches()[0][1] is not inner:
             raise TypeError(
                 f"{cls.__name__} goes around one rule: wrap the members of a {type(inner).__name__}"
-                f", `Partition([(mask, {cls.__name__}(member)), ...])`. Received: {inner!r}"
+                f", `Partition([(mask, {cls.__name__}(member)), ...])`. Received: inner={inner!r}"
             )
         if inner.sparse != "exact":
             raise ValueError(
                 'A wrapper steps whole variables: wrap an optimizer with `sparse="exact"`. '
-                f"Received: {type(inner).__name__}(sparse={inner.sparse!r})"
+                f"Received: inner={type(inner).__name__}(sparse={inner.sparse!r})"
             )
         if inner.built:
             raise ValueError(
                 f"The wrapped {type(inner).__name__} has been built, with slots of its own that "
-                "would be left behind. Wrap a fresh one."
+                f"would be left behind. Wrap a fresh one. Received: inner={inner!r}"
             )
         return given | adopted(cls, given, inner)
 

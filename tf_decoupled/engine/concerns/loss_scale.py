@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from tf_decoupled.engine import replicas
+from tf_decoupled.engine.checking import checked
 from tf_decoupled.engine.concern import Concern, Counter, public
 from tf_decoupled.engine.hyperparameters import Positive, fits, is_number, is_variable, serialize
 from tf_decoupled.engine.state import tf_variable
@@ -36,6 +37,7 @@ class DynamicLossScale:
     Micikevicius et al., "Mixed Precision Training", 2018, section 3.2. arXiv:1710.03740
     """
 
+    @checked
     def __init__(
         self,
         initial_scale: float = 2.0**15,
@@ -125,8 +127,8 @@ class LossScale(Concern):
                 '`loss_scale` must be "dynamic", a DynamicLossScale, a number > 0 or None. '
                 f"Received: loss_scale={scale!r}"
             )
-        elif not isinstance(scale, DynamicLossScale):
-            scale, factor = None, factor if scale is None else scale
+        elif scale is not None and not isinstance(scale, DynamicLossScale):
+            scale, factor = None, _factor(scale, optimizer)
         return given | dict(loss_scale=scale, loss_scale_factor=factor)
 
     def check_assigned(self, name: str, value: Any, replaced: bool) -> None:
@@ -228,6 +230,14 @@ class LossScale(Concern):
         scale, finite_steps = optimizer.loss_scale.after(*map(tf.identity, before), taken)
         optimizer.dynamic_scale.assign(scale)
         optimizer.finite_steps.assign(finite_steps)
+
+
+def _factor(scale: Any, optimizer: type) -> Any:
+    """A loss scale that is a number or a variable, checked as `loss_scale_factor`."""
+    try:
+        return optimizer.declared["loss_scale_factor"].check(scale, optimizer)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"A `loss_scale` that is a number is Keras's factor: {error}") from None
 
 
 def _policy_is_mixed() -> bool:

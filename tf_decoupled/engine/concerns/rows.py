@@ -60,8 +60,8 @@ class Rows(Concern):
             wrong["l2"] = l2
         if wrong:
             raise ValueError(
-                'With sparse="lazy" a step touches single rows, which these arguments don\'t: '
-                f'{wrong}. Leave them out, or use sparse="exact".'
+                'With sparse="lazy" a step touches single rows, which some arguments don\'t. Leave '
+                f'them out, or use sparse="exact". Received: {wrong}'
             )
         return given
 

@@ -1,8 +1,10 @@
 """Gradient transforms: the user's sequence of them, after clipping."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from tf_decoupled.engine import arguments
 from tf_decoupled.engine.concern import Concern
 from tf_decoupled.engine.hyperparameters import namespace
 from tf_decoupled.engine.state import Slots, flatten, nest, own_seed, tf_variable
@@ -27,7 +29,7 @@ class Transforms(Concern):
     @classmethod
     def interpret(cls, given: dict[str, Any], optimizer: type) -> dict[str, Any]:
         transforms = given["gradient_transforms"]
-        if not isinstance(transforms, (list, tuple)) or not all(map(callable, transforms)):
+        if not isinstance(transforms, (list, tuple)) or not all(map(_transforms, transforms)):
             raise TypeError(
                 "`gradient_transforms` must be a sequence of td.transforms, or of callables "
                 "(value, gradient, hyperparameters) -> gradient. "
@@ -78,3 +80,10 @@ class Transforms(Concern):
                 f"others. Declared: {sorted(kept)}. Received: {sorted(new)}"
             )
         part.new |= new
+
+
+def _transforms(value: Any) -> bool:
+    """Whether it is one: an object with `update`, or a function of three; no class of them."""
+    if inspect.isclass(value) or not callable(value):
+        return False
+    return hasattr(value, "update") or arguments.takes(value, 3)
