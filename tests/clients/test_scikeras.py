@@ -104,12 +104,11 @@ def kernels(variable):
     [
         lambda: td.AdamW(td.schedules.Cosine(0.01, 50), decay_mask=td.masks.exclude("bias")),
         lambda: td.AdamW(weight_decay=td.NormalizedDecay(0.1, 16, 64, 2), decay_mask=kernels),
-        lambda: td.AdamW(decay_mask=lambda variable: True),
         lambda: td.Lookahead(td.AdamW(0.01, decay_mask=["bias"])),
         lambda: td.Partition([(td.masks.matrices, td.Muon(0.02)), (None, td.AdamW())]),
         lambda: td.AdamW(gradient_transforms=[td.transforms.Centralize()], skip_nonfinite=True),
     ],
-    ids=["schedule and mask", "function", "lambda", "wrapper", "partition", "transform"],
+    ids=["schedule and mask", "function", "wrapper", "partition", "transform"],
 )
 def test_an_estimator_is_cloned_and_pickled_with_whatever_its_optimizer_was_given(client, make):
     estimator = classifier(client, optimizer=make())
@@ -126,23 +125,13 @@ def test_an_estimator_is_cloned_and_pickled_with_a_decoupled_class_of_keras(clie
         assert float(each.optimizer.weight_decay) == 0.5
 
 
-def test_an_optimizer_copied_beside_scikeras_keeps_its_state(client):
-    model = network()
-    model.compile(td.AdamW(0.01), "mse", jit_compile=False)
-    model.fit(X, Y, verbose=0)
-    again = copy.deepcopy(model.optimizer)
-    again.build(model.trainable_variables)
-    for name, array in model.optimizer.get_state().items():
-        np.testing.assert_array_equal(array, again.get_state()[name])
-
-
 def test_an_optimizer_pickled_beside_scikeras_is_known_to_a_new_process(client, tmp_path):
     (tmp_path / "mine.py").write_text(
         "import keras\n"
         "@keras.saving.register_keras_serializable('mine')\n"
         "def kernels(variable): return 'kernel' in variable.path\n"
     )
-    program = "import pickle, sys; print(pickle.load(sys.stdin.buffer))"
+    program = "import pickle, sys; print(repr(pickle.load(sys.stdin.buffer)))"
     paths = [str(tmp_path), str(pathlib.Path(td.__file__).parents[1])]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(tmp_path)

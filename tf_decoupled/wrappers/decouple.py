@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -106,12 +106,15 @@ class DecoupledDecay:
         return registry.copied(self._reduced)
 
     def _reduced(self) -> tuple:
-        load, saved = super(keras.optimizers.Optimizer, self).__reduce__()
-        return _loaded, (self.keras_class, load.__name__, saved)
+        load, saved = super().__reduce__()
+        # Keras's is a method of the class, that which scikeras puts in its place a function.
+        is_method = getattr(load, "__self__", None) is type(self)
+        return _loaded, (self.keras_class, load.__name__ if is_method else load, saved)
 
 
-def _loaded(keras_class: type, method: str, saved: tuple) -> Any:
-    return getattr(decouple(keras_class), method)(*saved)
+def _loaded(keras_class: type, load: str | Callable, saved: tuple) -> Any:
+    cls = decouple(keras_class)
+    return (getattr(cls, load) if isinstance(load, str) else load)(*saved)
 
 
 def _keras_class(where: Where, value: Any) -> type:

@@ -299,8 +299,7 @@ class Saved:
         return optimizer
 
     def __reduce__(self) -> tuple:
-        # Past that of Keras's class, which scikeras replaces: its own carries no state.
-        return registry.copied(super(keras.optimizers.Optimizer, self).__reduce__)
+        return registry.copied(super().__reduce__)
 
     def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict:
         """TensorFlow's hook: the layout stands in a checkpoint for all that it writes itself."""
