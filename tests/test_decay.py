@@ -1,6 +1,7 @@
 """Masks, their report, the bases that couplings divide by, and normalized decay."""
 
 import contextlib
+import warnings
 
 import keras
 import numpy as np
@@ -378,6 +379,7 @@ class DecaysIfKernel:
     ids=["function", "combined", "object", "lambda"],
 )
 def test_a_mask_that_keras_does_not_find_again_warns_once_when_it_is_saved(mask, words, recwarn):
+    warnings.simplefilter("always")  # by default a line says the same only once
     optimizers = [td.AdamW(decay_mask=mask), td.decouple(keras.optimizers.SGD)(decay_mask=mask)]
     for optimizer in optimizers:
         model = small_model()
