@@ -328,7 +328,10 @@ def test_ctrl_c_during_the_imports_gets_one_line(tmp_path):
     """Keras, the first import of the package, is here one during which Ctrl-C is pressed."""
     (tmp_path / "keras.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
     root = Path(td.__file__).parents[1]
-    command = [sys.executable, "-c", "import tf_decoupled_command as c; c.run()", "sweep"]
+    # What a shell starts in the background ignores Ctrl-C, and so do its children.
+    heard = "import signal as s; s.signal(s.SIGINT, s.default_int_handler)"
+    program = f"{heard}; import tf_decoupled_command as c; c.run()"
+    command = [sys.executable, "-c", program, "sweep"]
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (130, "\nStopped.\n")
