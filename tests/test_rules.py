@@ -315,7 +315,7 @@ def test_every_number_of_its_own_counts(case):
     # A rate that rises, gradients that agree, and a small one at last: each counts for some number.
     shapes, η = case.shapes[:1], case.learning_rate
     rising = td.schedules.PiecewiseConstant([2], [η / 2, η])
-    start, grads = values(shapes), gradients(shapes, steps=6, trend=1.0)
+    start, grads = values(shapes), gradients(shapes, steps=10, trend=1.0)
     grads[-1] = [g / 100 for g in grads[-1]]
     usual = judged(case.make(learning_rate=rising), start, grads)
     for name, ends in case.ranges.items():
