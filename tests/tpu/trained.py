@@ -11,7 +11,7 @@ from cases import CASES, SHAPES, gradients, tell_loss
 
 import tf_decoupled as td
 
-STEPS = 6
+STEPS = 10  # whole groups of each accumulation: what is in between differs on replicas
 # Which rows run on 4 replicas: "all", or those of the "engine", where the rules run elsewhere.
 WHICH = os.environ.get("TPU_ROWS", "all")
 UNCOMPILED = dict(jit_compile=False)  # a TPU's strategy compiles the whole step whatever this is
