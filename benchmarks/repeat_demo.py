@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from tf_decoupled.experiments import grid, results, statistics, summary
+from tf_decoupled.experiments import grid, optimizers, results, statistics, summary
 from tf_decoupled.experiments.summary import Comparison
 
 WIDTH = 27
@@ -78,7 +78,7 @@ def side_by_side(found: dict[str, list[Comparison]]) -> tuple[str, bool]:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--preset", default="quick", choices=grid.PRESETS)
-    parser.add_argument("--optimizer", default="sgd", choices=grid.OPTIMIZERS)
+    parser.add_argument("--optimizer", default="sgd", choices=optimizers.PAIRS)
     parser.add_argument("--sets", type=int, default=5, help="how many sets of seeds")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("repeat_demo"))
     given, flags = parser.parse_known_args(arguments)

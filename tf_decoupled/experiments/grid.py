@@ -7,10 +7,6 @@ from typing import Any, NamedTuple
 from tf_decoupled.experiments import data, optimizers, own
 from tf_decoupled.experiments.errors import InputError
 
-OPTIMIZERS = {
-    name: {form: each.title for form, each in pair.items()}
-    for name, pair in optimizers.PAIRS.items()
-}
 SCHEDULES = ("fixed", "drop", "cosine", "restarts")
 # What float32 holds with all its digits, and what the random generators take.
 SMALLEST, LARGEST = float.fromhex("0x1p-126"), float.fromhex("0x1.fffffep127")
