@@ -1,7 +1,5 @@
 """The table, variables and gradients for its rows, and how they are run."""
 
-import functools
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -9,6 +7,7 @@ from rows import CASES
 from rows.row import SHAPES, Case, around, like
 
 import tf_decoupled as td
+from tf_decoupled.experiments import strategies
 
 __all__ = ["CASES", "SHAPES", "Case", "around", "like"]
 
@@ -60,13 +59,9 @@ def run(optimizer, trainable, grads, graph=False, **function):
     return [v.numpy() for v in trainable]
 
 
-@functools.cache
 def mirrored():
-    """Two replicas on two logical CPUs; one strategy for all tests of a process.
-
-    TensorFlow tells the collectives of two such strategies apart badly.
-    """
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    """Two replicas on two logical CPUs; one strategy for all tests of a process."""
+    return strategies.make("mirrored", 2)
 
 
 def run_mirrored(make, grads, shapes=SHAPES):

@@ -128,8 +128,18 @@ def test_a_batch_that_cannot_be_shared_out_is_an_input_error(dataset, mirrored):
 
 
 def test_two_replicas_take_two_logical_cpus_where_no_gpu_is():
-    made = strategies.make("mirrored", 2)
-    assert made.extended.worker_devices == mirrored().extended.worker_devices
+    devices = strategies.make("mirrored", 2).extended.worker_devices
+    assert [device.rpartition("device:")[2] for device in devices] == ["CPU:0", "CPU:1"]
+
+
+def test_two_runs_of_a_process_sum_each_their_own(mirrored):
+    def ones():
+        return tf.distribute.get_replica_context().all_reduce("SUM", tf.constant(1.0))
+
+    first, second = (strategies.make("mirrored", 2) for _ in range(2))
+    assert strategies.agree(first, 3)
+    sums = tf.function(lambda: second.run(ones), autograph=False)()
+    assert [float(total) for total in second.experimental_local_results(sums)] == [2, 2]
 
 
 def test_the_strategy_none_is_no_strategy():

@@ -1,5 +1,6 @@
 """How a run is spread over devices and processes: a name to a `tf.distribute.Strategy`."""
 
+import functools
 import json
 import os
 import signal
@@ -86,7 +87,9 @@ def share(x: tf.Tensor, context: Any) -> tf.Tensor:
     return x[start : start + size]
 
 
+@functools.cache
 def _mirrored(replicas: int | None) -> tf.distribute.Strategy:
+    """One for all runs of a process: TensorFlow mixes up the sums of two on the same devices."""
     if replicas is not None and replicas < 1:
         raise InputError(f"replicas must be at least 1. Received: {replicas}")
     kind, (cpu, *_) = "GPU", tf.config.list_physical_devices("CPU")
