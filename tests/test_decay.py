@@ -100,7 +100,7 @@ def test_the_report_lists_every_variable_with_its_decay_and_why():
     assert [row.path for row in report.rows] == [v.path for v in model.trainable_variables]
     assert [row.decays for row in report.rows] == [True, False, False, False, False, False]
     text = str(report)
-    assert "rank 2 & matches 'head'" in text and "1 variables, 32 parameters decay" in text
+    assert "rank 2 & matches 'head'" in text and "1 variable, 32 parameters decay" in text
     assert "5 variables, 33 parameters don't" in text and "weight_decay 0.02" in text
 
 

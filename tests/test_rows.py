@@ -35,10 +35,10 @@ def table(dtype="float32"):
     return keras.Variable(values, dtype=dtype, name="v")
 
 
-def train(optimizer, grads, strategy=None, graph=True):
+def train(optimizer, grads, strategy=None, graph=True, dtype="float32"):
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
-        v = table()
+        v = table(dtype)
         optimizer = optimizer()
         optimizer.build([v])
 
@@ -50,18 +50,20 @@ def train(optimizer, grads, strategy=None, graph=True):
 
     on_all = tf.function(on_all) if graph else on_all
     for values, indices in grads:
-        on_all(tf.constant(values), tf.constant(indices, tf.int32))
+        on_all(tf.constant(values, dtype), tf.constant(indices, tf.int32))
     return v, optimizer
 
 
-def ends_as_dense(make, graph):
+def ends_as_dense(make, graph, dtype="float32", tolerance=1e-5):
     grads = sparse_gradients()
-    v, optimizer = train(lambda: make(sparse="lazy"), grads, graph=graph)
-    expected, dense = train(make, grads)
+    v, optimizer = train(lambda: make(sparse="lazy"), grads, graph=graph, dtype=dtype)
+    expected, dense = train(make, grads, dtype=dtype)
     optimizer.catch_up_rows()
-    np.testing.assert_allclose(v.numpy(), expected.numpy(), rtol=1e-5, atol=2e-6)
+    assert v.dtype == dtype
+    equal = functools.partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance / 5)
+    equal(v.numpy(), expected.numpy())
     for slot, value in dense.get_state().items():
-        np.testing.assert_allclose(optimizer.get_state()[slot], value, rtol=1e-5, atol=1e-6)
+        equal(optimizer.get_state()[slot], value)
 
 
 @pytest.mark.parametrize("case", CAN, ids=lambda case: case.name)
@@ -72,6 +74,12 @@ def test_lazy_rows_end_as_the_dense_gradient_leaves_them(case):
 @pytest.mark.parametrize("make", [scaled.make, clipped, masked], ids=["plain", "clipped", "masked"])
 def test_so_they_do_eagerly_clipped_and_without_decay(make):
     ends_as_dense(make, graph=False)
+
+
+@pytest.mark.parametrize("case", CAN, ids=lambda case: case.name)
+def test_rows_of_float64_are_caught_up_in_float64(case):
+    make = functools.partial(case.make, weight_decay=0.05, jit_compile=False, **case.lazy)
+    ends_as_dense(make, graph=False, dtype="float64", tolerance=1e-12)
 
 
 def test_rows_of_adamw_decay_and_forget_while_absent_but_do_not_drift():

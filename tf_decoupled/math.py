@@ -89,9 +89,9 @@ def shrunk(p: tf.Tensor, κ: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     return tf.exp(tf.math.multiply_no_nan(tf.math.log1p(-κ), k)) * p
 
 
-def shrunk_series(β: tf.Tensor, κ: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+def shrunk_series(β: tf.Tensor | float, κ: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     """Σⱼ (1 − κ)ᵏ⁻ʲ βʲ, j = 1 … k: what k decays leave of k terms that shrink by β."""
-    keep, log_β = tf.math.log1p(-κ), tf.math.log(β)
+    keep, log_β = tf.math.log1p(-κ), tf.math.log(tf.convert_to_tensor(β, κ.dtype))
     larger = tf.maximum(keep, log_β)
     gap = tf.minimum(keep, log_β) - larger
     terms = tf.math.expm1(tf.math.multiply_no_nan(gap, k)) / tf.math.expm1(gap)

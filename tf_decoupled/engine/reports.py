@@ -1,7 +1,7 @@
 """What an optimizer tells of itself: which variables decay and why, and what `print` shows."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -57,9 +57,18 @@ class DecayReports(NamedTuple):
 def counts(rows: Sequence[Row]) -> Iterator[str]:
     """How many variables and parameters decay, and how many don't: two lines."""
     for decays in (True, False):
-        sizes = [math.prod(row.shape) for row in rows if row.decays is decays]
         verb = "decay" if decays else "don't"
-        yield f"{len(sizes)} variables, {sum(sizes):,} parameters {verb}"
+        yield f"{amount(row.shape for row in rows if row.decays is decays)} {verb}"
+
+
+def amount(shapes: Iterable[Sequence[int]]) -> str:
+    """How many variables have these shapes, and how many parameters."""
+    sizes = [math.prod(shape) for shape in shapes]
+    return f"{_counted(len(sizes), 'variable')}, {_counted(sum(sizes), 'parameter')}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + "s" * (number != 1)
 
 
 def row_of(cell: Cell) -> Row:
@@ -91,8 +100,7 @@ def printed(optimizer: Any, title: str, groups: Sequence[Group]) -> str:
 
 
 def _headed(group: Group, built: bool) -> str:
-    size = sum(math.prod(cell.variable.shape) for cell in group.cells)
-    has = f": {len(group.cells)} variables, {size:,} parameters" if built else ""
+    has = f": {amount(cell.variable.shape for cell in group.cells)}" if built else ""
     return f"{group.heading}{has}"
 
 

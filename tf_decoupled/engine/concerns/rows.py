@@ -21,8 +21,8 @@ TABLE_STEP, ROW_STEP = "table_step", "row_step"
 
 
 def missed(part: Any) -> tf.Tensor:
-    """How many updates of its variable each row was in none of, as float32 [n, 1, ...]."""
-    k = tf.cast(part.kept(TABLE_STEP) - part.kept(ROW_STEP), tf.float32)
+    """How many updates of its variable each row was in none of: [n, 1, ...] in `part.p`'s dtype."""
+    k = tf.cast(part.kept(TABLE_STEP) - part.kept(ROW_STEP), part.p.dtype)
     return tf.reshape(k, [-1] + [1] * (part.block.shape.rank - 1))
 
 
