@@ -45,7 +45,8 @@ class Block:
         self.cells, self.stacked = tuple(cells), len(cells) > 1
         first = self.cells[0]
         self.rule, self.branch, self.constraint = first.rule, first.branch, first.constraint
-        self.slots, self.kept = first.slots, first.kept
+        self.slots, self.concern_slots = first.slots, first.concern_slots
+        self.all_slots = first.all_slots
         self.overwrites = first.overwrites
         self.shape, self.dtype = first.variable.shape, tf.as_dtype(first.variable.dtype)
         self.precision = tf.float64 if self.dtype == tf.float64 else tf.float32
@@ -56,14 +57,14 @@ class Block:
     def store(self) -> None:
         """Makes the variables behind the slots, beside those of the model."""
         with replicas.beside(self.variables[0]):
-            self.stored = {name: self._made(name) for name in (*self.slots, *self.kept)}
+            self.stored = {name: self._made(name) for name in self.all_slots}
         for i, cell in enumerate(self.cells):
             for name, variable in self.stored.items():
                 alone = slot_name(cell.path, name)
                 cell.stored[name] = Piece(variable, i, alone) if self.stacked else variable
 
     def _made(self, name: str) -> keras.Variable:
-        slots = [(cell.slots | cell.kept)[name] for cell in self.cells]
+        slots = [cell.all_slots[name] for cell in self.cells]
         slot, n = slots[0], len(slots)
         each = (n, *[1] * len(slot.shape)) if self.stacked else ()
         start = np.reshape([slot.initial for slot in slots], each)
@@ -179,18 +180,18 @@ class Part:
     @functools.cached_property
     def s(self) -> dict[str, tf.Tensor]:
         """The rule's slots by name. A copy that is still NaN reads as the present p."""
-        values = {name: self.kept(name) for name in self.block.slots}
+        values = {name: self.slot(name) for name in self.block.slots}
         for name, slot in self.block.slots.items():
             if np.isnan(slot.initial):
                 values[name] = tf.where(tf.math.is_nan(values[name]), self.p, values[name])
         return values
 
-    def kept(self, name: str) -> tf.Tensor:
-        """What a concern keeps beside the variable, as it is stored."""
+    def slot(self, name: str) -> tf.Tensor:
+        """The value of a slot, as it is stored."""
         return self._read(self.block.stored[name])
 
     def store(self, name: str, value: tf.Tensor) -> None:
-        """Stores what is kept beside the variable, at once and whether the step is taken or not."""
+        """Assigns a slot, at once and whether the step is taken or not."""
         variable, index = self.block.stored[name], self.block.index
         if index is None:
             variable.assign(value)
@@ -198,7 +199,7 @@ class Part:
             variable.scatter_update(tf.IndexedSlices(value, index))
 
     def add(self, name: str, value: tf.Tensor) -> None:
-        """Adds to what is kept, at once: another worker may do so at the same time."""
+        """Adds to a slot, at once: another worker may do so at the same time."""
         variable, index = self.block.stored[name], self.block.index
         if index is None:
             variable.assign_add(value)
@@ -222,7 +223,7 @@ class Part:
             lambda numbers, *own: function(*own, nest(flat | numbers)), each, *arrays
         )
 
-    def step(self) -> None:
+    def move(self) -> None:
         """Calls the rule: p and s become those after the step."""
         rule = self.block.rule.step
 
@@ -251,7 +252,7 @@ class Part:
             variable = block.stored[name] if name else block.variables[0]
             value = tf.cast(value, variable.dtype)
             for each in accepts:
-                before = self.kept(name) if name else self.raw
+                before = self.slot(name) if name else self.raw
                 value = tf.where(block.broadcast(each, value), value, before)
             if self.rows is not None or (block.stacked and not name):
                 left[name] = value

@@ -82,12 +82,12 @@ def _declare_slots(optimizer: Any, cell: Cell) -> None:
     for concern in optimizer.order:
         kept = concern.slots(cell.variable, cell.path)
         kept = {name: slot.beside(cell.path) for name, slot in kept.items()}
-        if taken := (cell.slots | cell.kept).keys() & kept.keys():
+        if taken := cell.all_slots.keys() & kept.keys():
             raise ValueError(
                 f"{type(concern).__name__} keeps {sorted(taken)} beside {cell.path!r}, and so does "
                 "another concern or the rule: give it another name."
             )
-        cell.kept |= kept
+        cell.concern_slots |= kept
         cell.by_rows |= bool(kept) and concern.keeps_rows
 
 

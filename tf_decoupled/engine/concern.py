@@ -117,7 +117,7 @@ class Concern:
         """Changes `part.p`, `part.g` or `part.s` before the rule sees them."""
 
     def leave(self, part: Any, step: Any) -> None:
-        """Changes `part.p` before it is written, and adds to `part.new` what is kept beside it."""
+        """Changes `part.p` before it is written, and adds its slots' values to `part.new`."""
 
     def after(self, taken: tf.Tensor, results: dict[str, tf.Tensor]) -> None:
         """Assigns the counters; `taken`: whether the step was not skipped."""

@@ -30,9 +30,7 @@ def lay_out(optimizer: Any, cells: Iterable[Cell]) -> list[Block]:
 def _likeness(cell: Cell) -> tuple:
     """What is the same among the cells of a stack."""
     variable = tf_variable(cell.variable)
-    slots = tuple(
-        (name, slot._replace(initial=0)) for name, slot in (cell.slots | cell.kept).items()
-    )
+    slots = tuple((name, slot._replace(initial=0)) for name, slot in cell.all_slots.items())
     return (id(cell.rule), tuple(variable.shape), variable.dtype, variable.device, slots)
 
 
@@ -51,8 +49,8 @@ class Trial(Part):
         self.p = self.raw = tf.zeros_like(self.g)
         vars(self).pop("s", None)
 
-    def kept(self, name: str) -> tf.Tensor:
-        slot = (self.block.slots | self.block.kept)[name]
+    def slot(self, name: str) -> tf.Tensor:
+        slot = self.block.all_slots[name]
         return tf.zeros((2, *slot.shape), slot.dtype or self.block.precision)
 
 
@@ -86,7 +84,7 @@ def _is_mapped(optimizer: Any, cell: Cell) -> bool:
                 concern.before(step)
         sums.reduce(step)
         step.read(part)
-        part.step()
+        part.move()
         return part.p
 
     array = tf.TensorSpec((2, *block.shape), block.precision)

@@ -63,7 +63,7 @@ class Cell:
     rule: what steps it, the optimizer or a member of it; `branch` names the rule's place among the
     hyperparameters. decays, reason: whether it decays and why. numbers: what each rule has
     measured of it, by the rule's `id`. overwrites: whether it becomes its gradient. by_rows:
-    whether its sparse gradients stay sparse. slots: the rule's. kept: what concerns keep beside it.
+    whether its sparse gradients stay sparse. slots: the rule's. concern_slots: the concerns'.
     stored: by the name of a slot, what holds its value. position: among the variables of the first
     build; None for one that came later.
     """
@@ -80,12 +80,16 @@ class Cell:
         self.by_rows = False
         self.numbers: dict[int, float] = {}
         self.slots: dict[str, Slot] = {}
-        self.kept: dict[str, Slot] = {}
+        self.concern_slots: dict[str, Slot] = {}
         self.stored: dict[str, Any] = {}
+
+    @property
+    def all_slots(self) -> dict[str, Slot]:
+        return self.slots | self.concern_slots
 
     def reset(self, name: str) -> None:
         """Puts a slot back to what it started with."""
-        slot, stored = (self.slots | self.kept)[name], self.stored[name]
+        slot, stored = self.all_slots[name], self.stored[name]
         stored.assign(tf.fill(slot.shape, tf.cast(slot.initial, stored.dtype)))
 
 

@@ -5,7 +5,7 @@ around    concerns may hold them back; then one all-reduce
 per device, one XLA computation:
   before    concerns change all gradients
   reduce    the rule's sums over all its variables, if it has any
-  blocks    read, enter, step, leave, write: one block after the other
+  blocks    read, enter, move, leave, write: one block after the other
 after     counters
 """
 
@@ -120,7 +120,7 @@ def compute(
     for concern in optimizer.order:
         concern.before(step)
     sums.reduce(step)
-    left = [step.step(part) for part in parts]
+    left = [step.move(part) for part in parts]
     taken = tf.constant(True) if step.accept is None else step.accept
     return taken, step.results, left
 
@@ -141,10 +141,10 @@ class Step:
         self.results: dict[str, tf.Tensor] = {}
         self._seen: dict[tuple, dict] = {}
 
-    def step(self, part: Part) -> dict[str, tf.Tensor]:
-        """One block: returns what is to be assigned outside of XLA."""
+    def move(self, part: Part) -> dict[str, tf.Tensor]:
+        """Moves one block; returns what is to be assigned outside of XLA."""
         self.read(part)
-        part.step()
+        part.move()
         self.leave(part)
         return part.write(None if part.block.overwrites else self.accept)
 

@@ -78,10 +78,10 @@ class Accumulation(Concern):
         for block, g in zip(self.optimizer.blocks.of(keys, replica), grads, strict=True):
             part = Part(block)
             if block.overwrites:
-                part.store(SUM, tf.maximum(part.kept(SUM), g))
+                part.store(SUM, tf.maximum(part.slot(SUM), g))
             else:
                 part.add(SUM, g)
-            part.add(COUNT, tf.ones_like(part.kept(COUNT)))
+            part.add(COUNT, tf.ones_like(part.slot(COUNT)))
 
     @public
     def flush_accumulated(self) -> None:
@@ -104,9 +104,9 @@ class Accumulation(Concern):
 
     def before(self, step: Any) -> None:
         for part in step.all_parts:
-            part.present = part.kept(COUNT) > 0.0
+            part.present = part.slot(COUNT) > 0.0
             if not part.block.overwrites:
                 part.g = part.g / tf.cast(step.numbers["micro_steps"], part.g.dtype)
             with tf.control_dependencies([part.present]):
                 for name in (SUM, COUNT):
-                    part.store(name, tf.zeros_like(part.kept(name)))
+                    part.store(name, tf.zeros_like(part.slot(name)))

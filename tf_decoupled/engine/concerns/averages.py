@@ -44,12 +44,12 @@ class Averages(Concern):
             momentum = tf.minimum(h["ema_momentum"], (1 + h["t"]) / (10 + h["t"]))
         else:
             momentum = debiased_momentum(h["ema_momentum"], h["correction"].ema_momentum)
-        average, p = part.kept(AVERAGE), part.p
+        average, p = part.slot(AVERAGE), part.p
         average = tf.where(tf.math.is_nan(average), p, momentum * average + (1 - momentum) * p)
         if h["ema_overwrite_frequency"] is not None:
             part.p = tf.where(h["step"] % h["ema_overwrite_frequency"] == 0, average, p)
         part.new[AVERAGE] = average
 
     def evaluation(self, part: Any) -> tf.Tensor:
-        average = part.kept(AVERAGE)
+        average = part.slot(AVERAGE)
         return tf.where(tf.math.is_nan(average), part.p, average)

@@ -63,7 +63,7 @@ class Nonfinite(Concern):
         finite = [part.block.map(all_finite, part.g) for part in step.parts]
         if self.limited:
             for part, ok in zip(step.parts, finite, strict=True):
-                part.store(STEPS, tf.where(ok, 0, part.kept(STEPS) + 1))
+                part.store(STEPS, tf.where(ok, 0, part.slot(STEPS) + 1))
         if finite:
             step.accept = tf.reduce_all([tf.reduce_all(ok) for ok in finite])
 

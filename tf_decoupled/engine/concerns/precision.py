@@ -50,15 +50,15 @@ class Precision(Concern):
         return {MASTER: copy(variable)}
 
     def enter(self, part: Any, step: Any) -> None:
-        if MASTER in part.block.kept:
-            part.p = recall(part.raw, part.kept(MASTER))
+        if MASTER in part.block.concern_slots:
+            part.p = recall(part.raw, part.slot(MASTER))
 
     def leave(self, part: Any, step: Any) -> None:
-        if MASTER in part.block.kept:
+        if MASTER in part.block.concern_slots:
             part.new[MASTER] = part.p
-        elif SEED in part.block.kept:
+        elif SEED in part.block.concern_slots:
             now, shape = tf.cast(part.h["step"], tf.int32), part.block.shape
-            seeds = part.kept(SEED)
+            seeds = part.slot(SEED)
             noise = part.block.map(lambda own: random_bits(shape, tf.stack([now, own])), seeds)
             part.p = rounded(part.p, part.block.dtype, noise)
 

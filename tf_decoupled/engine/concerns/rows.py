@@ -22,7 +22,7 @@ TABLE_STEP, ROW_STEP = "table_step", "row_step"
 
 def missed(part: Any) -> tf.Tensor:
     """How many updates of its variable each row was in none of: [n, 1, ...] in `part.p`'s dtype."""
-    k = tf.cast(part.kept(TABLE_STEP) - part.kept(ROW_STEP), part.p.dtype)
+    k = tf.cast(part.slot(TABLE_STEP) - part.slot(ROW_STEP), part.p.dtype)
     return tf.reshape(k, [-1] + [1] * (part.block.shape.rank - 1))
 
 
@@ -85,7 +85,7 @@ class Rows(Concern):
         """Brings the rows up to date, as they are before this step."""
         if part.rows is not None:
             part.g = tf.gather(part.g, part.rows.places)
-        if ROW_STEP in part.block.kept:
+        if ROW_STEP in part.block.concern_slots:
             self._catch_up(part, step.numbers.get("updates", 1))
 
     def _catch_up(self, part: Any, updates: int) -> None:
@@ -93,8 +93,8 @@ class Rows(Concern):
         catch_up = part.block.rule.catch_up
         part.p, slots = catch_up(part.p, nest(part.s), namespace(part.h), missed(part))
         part.s = dict(flatten(slots))
-        now = part.kept(TABLE_STEP) + updates
-        part.new |= {TABLE_STEP: now, ROW_STEP: tf.zeros_like(part.kept(ROW_STEP)) + now}
+        now = part.slot(TABLE_STEP) + updates
+        part.new |= {TABLE_STEP: now, ROW_STEP: tf.zeros_like(part.slot(ROW_STEP)) + now}
 
     @public
     def catch_up_rows(self, variables: Sequence | None = None) -> None:
@@ -108,8 +108,9 @@ class Rows(Concern):
             return
         wanted = [c.variable for c in optimizer.cells] if variables is None else variables
         refs = {ref_of(v) for v in wanted}
-        blocks = [b for b in optimizer.blocks if ROW_STEP in b.kept and b.shape.num_elements()]
-        blocks = [block for block in blocks if ref_of(block.cells[0].variable) in refs]
+        blocks = [b for b in optimizer.blocks if ROW_STEP in b.concern_slots]
+        blocks = [b for b in blocks if ref_of(b.cells[0].variable) in refs]
+        blocks = [b for b in blocks if b.shape.num_elements()]
         replicas.once(lambda _: self._catch_up_blocks(blocks), [])
 
     def _catch_up_blocks(self, blocks: Sequence[Any]) -> None:

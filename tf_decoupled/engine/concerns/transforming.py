@@ -62,16 +62,17 @@ class Transforms(Concern):
 
     def _transform(self, part: Any, transform: Any, place: str) -> None:
         """Changes the part's gradient, and what is kept at this place."""
-        kept = {name: part.kept(name) for name in part.block.kept if name.startswith(place)}
-        own = [part.kept(SEED)] if SEED in part.block.kept else []
+        slots = part.block.concern_slots
+        kept = {name: part.slot(name) for name in slots if name.startswith(place)}
+        own = [part.slot(SEED)] if SEED in slots else []
         update = getattr(transform, "update", lambda p, g, s, h: (transform(p, g, h), {}))
 
         def one(p: Any, g: Any, kept: Any, *own: Any) -> Any:
             *own, h = own
             h = namespace(vars(h) | {"seed": own[0] if own else None})
             s = nest({name.removeprefix(place): value for name, value in kept.items()})
-            g, slots = update(p, g, s, h)
-            return g, dict(flatten(slots, place))
+            g, after = update(p, g, s, h)
+            return g, dict(flatten(after, place))
 
         part.g, new = part.map(one, part.p, part.g, kept, *own)
         if new.keys() != kept.keys():
