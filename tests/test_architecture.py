@@ -77,7 +77,10 @@ MAY_IMPORT = {
     "catalogue": {"checking", "kinds"},
     "rate_curve": {"checking", "kinds"},
     "trial": {"decay", "gradients", "hyperparameters", "optimizer", "replicas", "state"},
-    "find_lr": {"checking", "hyperparameters", "kinds", "optimizer", "rate_curve", "trial"},
+    "batches": set(),
+    "find_lr": {
+        *("batches", "checking", "hyperparameters", "kinds", "optimizer", "rate_curve", "trial"),
+    },
     "by_name": {"arguments", "catalogue", "decay", "optimizer", "schedules", "wrappers"},
     "create": {
         *("arguments", "by_name", "checking", "hyperparameters", "kinds", "masks", "optimizer"),

@@ -70,11 +70,6 @@ NEVER = ("NaN", "NaN tensor", "thing", "complex", "file", "bytes")  # of no argu
 # Whether patterns and axes are right shows where there are variables.
 MEETS_VARIABLES = ("decay_mask", "layers", "members", "factors", "axis")
 DATA = [("importers.torch_layout", "array")]  # any numbers
-# Not clear yet: what `fit`, and Keras's ModelCheckpoint, say in words of their own.
-NOT_CLEAR = {
-    "find_lr": ("data",),
-    "addons.AverageModelCheckpoint": ("filepath", "save_weights_only"),
-}
 
 
 def is_clear(error, argument):
@@ -112,8 +107,7 @@ def obscure(name, argument, wrong):
 
 def pairs(name, arguments=None):
     arguments = TABLE[name].arguments if arguments is None else arguments
-    asked = [argument for argument in arguments if argument not in NOT_CLEAR.get(name, ())]
-    return [(argument, wrong) for argument in asked for wrong in WRONG]
+    return [(argument, wrong) for argument in arguments for wrong in WRONG]
 
 
 def sample(name):
@@ -157,13 +151,6 @@ def test_a_wrong_argument_is_named_at_the_call(name, tmp_path, monkeypatch):
 def test_each_wrong_value_of_each_argument_is_named_at_the_call(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert not told(name, own_pairs(name))
-
-
-@pytest.mark.parametrize("name", NOT_CLEAR)
-def test_what_is_said_not_to_be_clear_yet_is_not(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for argument in NOT_CLEAR[name]:
-        assert any(obscure(name, argument, wrong) for wrong in WRONG)
 
 
 def misspelt(argument):

@@ -1,9 +1,8 @@
 """The learning-rate range test: which rate to begin with, from one short run."""
 
-import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import keras
@@ -11,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_decoupled import trial
+from tf_decoupled.batches import ENDED, arguments_of_fit
 from tf_decoupled.engine import kinds
 from tf_decoupled.engine.checking import Check, Where, checked
 from tf_decoupled.engine.hyperparameters import fits, is_number
@@ -18,8 +18,6 @@ from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.rate_curve import FEWEST, RateCurve
 
 SPAN = 0.05  # of all rates: how far to each side the smoothed loss averages
-
-ENDED = "The data ended"
 
 
 def _divergence(where: Where, value: Any) -> float:
@@ -86,8 +84,8 @@ def find_lr(
         seed: of the drawing of rows.
 
     Raises TypeError for another optimizer or none, ValueError for a model that isn't built, data
-    that ends too early, a loss that isn't finite at the first batch, and for tests that end before
-    the fifth rate.
+    that ends too early or that the model can't train on, a loss that isn't finite at the first
+    batch, and for tests that end before the fifth rate.
 
     Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, section 3.3: the range
     test, there with rates that rise linearly. arXiv:1506.01186
@@ -96,11 +94,20 @@ def find_lr(
     rates = np.geomspace(lowest, highest, steps)
     rise = Rise(rates, divergence, _batches_of_a_rate(model))
     batches = steps * rise.executions * model.steps_per_execution
-    fit = _fit_arguments(data, batches, batch_size, seed)
+    fit = arguments_of_fit(data, batches, batch_size, seed)
     with trial.unchanged(model), trial.rate(model) as assign, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Your input ran out of data")  # `curve` says it
         rise.assign = assign
-        model.fit(**fit, epochs=1, verbose=0, shuffle=False, callbacks=[rise])
+        try:
+            model.fit(**fit, epochs=1, verbose=0, shuffle=False, callbacks=[rise])
+        except (TypeError, ValueError) as error:
+            if rise.began:
+                raise
+            ended, _, _ = str(error).strip().partition("\n")
+            raise ValueError(
+                f"`data` must be what the model trains on. Received: {_outlined(data)}, "
+                f"whose first batch ended in {type(error).__name__}: {ended}"
+            ) from error
     return rise.curve()
 
 
@@ -118,7 +125,7 @@ class Rise(keras.callbacks.Callback):
         self.waiting: list[float] = []
         self.losses: list[float] = []
         self.means: list[float] = []
-        self.diverged = False
+        self.began = self.diverged = False
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         self.model.reset_metrics()  # the loss that `fit` shows would be the mean of all before
@@ -126,6 +133,7 @@ class Rise(keras.callbacks.Callback):
             self.assign(float(self.rates[len(self.losses)]))
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.began = True
         if "loss" not in (logs or {}):
             raise ValueError(
                 "`find_lr` reads the loss that the model's `train_step` returns as 'loss'. "
@@ -191,60 +199,10 @@ def _batches_of_a_rate(model: keras.Model) -> int:
     return math.ceil(waits / model.steps_per_execution)
 
 
-def _fit_arguments(data: Any, batches: int, batch_size: int, seed: int) -> dict[str, Any]:
-    """What `fit` is to get: so many batches, and no order of its own."""
-    if isinstance(data, (tuple, dict)) or hasattr(data, "__array__"):
-        return _drawn(data, batches, batch_size, seed)
-    if isinstance(data, tf.data.Dataset):
-        known = int(data.cardinality()) != tf.data.UNKNOWN_CARDINALITY
-        _check_begins(int(data.cardinality()) != 0 if known else list(data.take(1)), data)
-        return dict(x=data.repeat().take(batches))
-    if isinstance(data, tf.distribute.DistributedDataset):
-        return dict(x=data, steps_per_epoch=batches)
-    if not hasattr(data, "__iter__") and not isinstance(data, keras.utils.PyDataset):
-        raise TypeError(
-            "`data` must be a tuple of arrays (x, y), a tf.data.Dataset, a PyDataset or an "
-            f"iterable of batches (x, y). Received: data={data!r}"
-        )
-    endless = _batches(data)
-    first = list(itertools.islice(endless, 1))
-    _check_begins(first, data)
-    rest = itertools.islice(endless, batches - 1)
-    return dict(x=(batch for batch in itertools.chain(first, rest)))
-
-
-def _check_begins(first: Any, data: Any) -> None:
-    if not first:
-        raise ValueError(
-            f"{ENDED} before the first rate: it has no batch, or was read before. "
-            f"Received: data={data!r}"
-        )
-
-
-def _drawn(data: Any, batches: int, batch_size: int, seed: int) -> dict[str, Any]:
-    """Rows of arrays, each as often as the others, in an order that `seed` decides."""
-    x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-    arrays = dict(x=x, y=y, sample_weight=weights)
-    sizes = {len(a) for a in keras.tree.flatten(arrays) if a is not None}
-    if len(sizes) != 1 or not min(sizes):
-        raise ValueError(
-            "`data` must be arrays of as many rows each, one or more. "
-            f"Received: arrays of {sorted(sizes)} rows"
-        )
-    (rows,), needed = sizes, batches * batch_size
-    draw = np.random.default_rng(seed).permutation
-    order = np.concatenate([draw(rows) for _ in range(math.ceil(needed / rows))])[:needed]
-    taken = lambda a: None if a is None else np.asarray(a)[order]  # noqa: E731
-    return keras.tree.map_structure(taken, arrays) | dict(batch_size=batch_size)
-
-
-def _batches(data: Any) -> Iterator[Any]:
-    """The batches, again and again where they can be read again."""
-    while True:
-        empty = True
-        size = data.num_batches if isinstance(data, keras.utils.PyDataset) else None
-        for batch in data if size is None else map(data.__getitem__, range(size)):
-            empty = False
-            yield batch
-        if empty or iter(data) is data:
-            return
+def _outlined(data: Any) -> str:
+    """The data in one line: arrays by their shapes."""
+    try:
+        shapes = keras.tree.map_structure(lambda a: tuple(a.shape), data)
+    except AttributeError:
+        return f"data={data!r}"
+    return f"data with the shapes {shapes}"

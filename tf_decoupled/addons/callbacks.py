@@ -23,6 +23,15 @@ def _frequency(where: Where, value: Any) -> str:
     return value
 
 
+def _check_ending(filepath: str, save_weights_only: bool) -> None:
+    ending = ".weights.h5" if save_weights_only else ".keras"
+    if not filepath.endswith(ending):
+        raise ValueError(
+            f"`filepath` must end in {ending!r} where save_weights_only={save_weights_only}. "
+            f"Received: filepath={filepath!r}"
+        )
+
+
 class AverageModelCheckpoint(keras.callbacks.ModelCheckpoint):
     """Saves the averages of a model at the end of each epoch.
 
@@ -52,6 +61,7 @@ class AverageModelCheckpoint(keras.callbacks.ModelCheckpoint):
         save_freq: Annotated[str, _frequency] = "epoch",
         **kwargs: Any,
     ):
+        _check_ending(filepath, save_weights_only)
         super().__init__(
             filepath, monitor, verbose, save_best_only, save_weights_only, mode, save_freq, **kwargs
         )
