@@ -202,6 +202,15 @@ def test_each_loss_is_that_before_a_step_with_its_rate(schedule):
     assert 0.03 < found.suggestion < 1.0  # at 1 and more this descent diverges
 
 
+def test_data_that_the_model_can_not_train_on_is_told_and_changes_nothing():
+    model = trained(model_of(MAKE["AdamW"]()))
+    before = everything(model)
+    x, y = small_data()
+    with pytest.raises(ValueError, match=r"what the model trains on. .*shapes.* ended in "):
+        td.find_lr(model, (x[:, :2], y), **quick())
+    assert_same(everything(model), before)
+
+
 @pytest.mark.parametrize(
     "coupling,schedule",
     [
