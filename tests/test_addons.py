@@ -517,7 +517,7 @@ def test_the_checkpoint_refuses_optimizers_without_averages_and_steps(tmp_path):
     model = small(1)
     model.compile(td.SGD(0.1), "mse")
     callback = A.AverageModelCheckpoint(True, str(tmp_path / "a.keras"))
-    with pytest.raises(TypeError, match="needs an optimizer that keeps averages"):
+    with pytest.raises(TypeError, match="needs an optimizer of this library that keeps averages"):
         callback.set_model(model)
     with pytest.raises(ValueError, match="saves at the end of epochs"):
         A.AverageModelCheckpoint(True, str(tmp_path / "a.keras"), save_freq=10)

@@ -252,9 +252,9 @@ def test_it_finds_the_averages_inside_of_keras_loss_scaling():
     ids=["no averages", "of Keras"],
 )
 def test_an_optimizer_without_averages_raises(optimizer, received):
-    with pytest.raises(ValueError, match=f"compile the model with `use_ema=True`.*{received}"):
+    with pytest.raises(TypeError, match=f"keeps averages, as .*use_ema=True.*{received}"):
         fit(compiled(optimizer), [SwapAveraged()])
-    with pytest.raises(ValueError, match="Received: a model without an optimizer"):
+    with pytest.raises(TypeError, match="Received: a model without an optimizer"):
         small_model().predict(np.zeros((1, 4)), callbacks=[SwapAveraged()], verbose=0)
 
 

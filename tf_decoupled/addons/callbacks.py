@@ -7,10 +7,9 @@ from typing import Annotated, Any
 import keras
 
 from tf_decoupled.addons.wrapped import become_averages
-from tf_decoupled.callbacks.of_model import innermost
+from tf_decoupled.callbacks.of_model import check_averages, innermost
 from tf_decoupled.engine import kinds
 from tf_decoupled.engine.checking import Where, checked
-from tf_decoupled.engine.optimizer import Optimizer
 
 Flag = Annotated[bool, kinds.flag]
 
@@ -68,13 +67,7 @@ class AverageModelCheckpoint(keras.callbacks.ModelCheckpoint):
         self.update_weights = update_weights
 
     def set_model(self, model: keras.Model) -> None:
-        optimizer = innermost(model)
-        if not (isinstance(optimizer, Optimizer) and optimizer.has_evaluation_weights()):
-            raise TypeError(
-                "AverageModelCheckpoint needs an optimizer that keeps averages, as "
-                "td.addons.MovingAverage(td.AdamW(1e-3)). Received: "
-                f"{optimizer!r}"
-            )
+        check_averages(model, "AverageModelCheckpoint")
         super().set_model(model)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

@@ -24,6 +24,16 @@ def ours(model: keras.Model, refusal: str) -> Optimizer:
     return optimizer
 
 
+def check_averages(model: keras.Model, whose: str) -> None:
+    """Raises TypeError, in the name of a callback, if the model's optimizer keeps no averages."""
+    optimizer = innermost(model)
+    if not (isinstance(optimizer, Optimizer) and optimizer.has_evaluation_weights()):
+        raise TypeError(
+            f"{whose} needs an optimizer of this library that keeps averages, as "
+            f"td.AdamW(1e-3, use_ema=True). Received: {described(optimizer)}"
+        )
+
+
 def described(optimizer: Any) -> str:
     """What an error says of an optimizer that won't do."""
     if optimizer is None:

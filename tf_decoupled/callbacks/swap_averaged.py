@@ -6,8 +6,7 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from tf_decoupled.callbacks.of_model import described, innermost
-from tf_decoupled.engine.optimizer import Optimizer
+from tf_decoupled.callbacks.of_model import check_averages, innermost
 from tf_decoupled.engine.state import tf_variable
 
 
@@ -32,20 +31,14 @@ class SwapAveraged(keras.callbacks.Callback):
     tells no callback: the next SwapAveraged for this optimizer puts the raw weights back, or
     `SwapAveraged.restore(model)` does. Variables assigned meanwhile keep what they were assigned.
 
-    Raises ValueError if the model's optimizer has no averages.
+    Raises TypeError if the model's optimizer has no averages.
     """
 
     # By optimizer: its variables with the raw values, and with the averages put in their place.
     swapped: ClassVar[weakref.WeakKeyDictionary] = weakref.WeakKeyDictionary()
 
     def set_model(self, model: keras.Model) -> None:
-        optimizer = innermost(model)
-        if not (isinstance(optimizer, Optimizer) and optimizer.has_evaluation_weights()):
-            raise ValueError(
-                "SwapAveraged needs an optimizer of this library that keeps averages: compile the "
-                "model with `use_ema=True`, as td.AdamW(1e-3, use_ema=True). "
-                f"Received: {described(optimizer)}"
-            )
+        check_averages(model, "SwapAveraged")
         super().set_model(model)
         self.restore(model)
 
