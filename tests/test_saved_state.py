@@ -318,6 +318,7 @@ NOT_IN_KERAS = {".weights.h5 before the build", "whole .h5"}
 @pytest.mark.parametrize("form", [form for form in FORMATS if form not in NOT_IN_KERAS])
 def test_as_a_control_that_of_keras_does_unless_attributes_change_places(form, tmp_path):
     names = [name for name, each in TABLE if each == form and name != "subclassed in another order"]
+    names = names[list(FORMATS).index(form) % 4 :: 4]  # each format, and each situation
     results = {n: goes_on(keras.optimizers, SITUATIONS[n], form, tmp_path) for n in names}
     assert all(results.values()), results
 

@@ -133,7 +133,7 @@ ROWS = [
         "Mechanic(SGD(1.0), s_init=1e-6)",
         "contrib.mechanize(optax.sgd(1.0))",
         0.5,
-        "optax keeps what a bet may lose within the largest |h| so far, and keeps r itself when it "
+        "optax keeps what a bet may lose within the largest size of h so far, and keeps r itself when it "
         "is negative; the authors' code, and this, does neither",
     ),
     # Around others.

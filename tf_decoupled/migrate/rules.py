@@ -69,10 +69,10 @@ _OF_KERAS = {
         why="Keras's default rate; its `beta_2_decay=-0.8` is `decay_exponent=0.8`",
     ),
     "Muon": Rule(
-        "td.Partition([(td.masks.matrices & ~td.masks.only('embedding'), td.Muon(0.02)), "
-        "(None, td.AdamW(1e-3))])",
+        "td.Partition([(td.masks.matrices & ~td.masks.only('embedding'), "
+        "td.Muon(0.02, weight_decay=0.004)), (None, td.AdamW(1e-3, weight_decay=0.004))])",
         by_hand=True,
-        why="Partition says which variables are Muon's, and which AdamW's",
+        why="a mask says which variables are Muon's; Keras's defaults of λ",
     ),
     "MultiOptimizer": Rule(
         "td.Partition([(td.masks.only('dense'), td.SGD(0.01)), (None, td.AdamW(1e-3))])",
@@ -135,17 +135,19 @@ _OF_OPTAX = {
         why="one optimizer, no LookaheadParams: the slow weights are its state",
     ),
     "MultiSteps": Rule(
-        "td.AdamW(1e-3, gradient_accumulation_steps=4)",
+        "td.AdamW(1e-3, weight_decay=1e-4, gradient_accumulation_steps=4)",
         by_hand=True,
         why="an argument of every optimizer; schedules count updates",
     ),
     "inject_hyperparams": Rule(
-        "td.AdamW(1e-3)", by_hand=True, why="every number is live: `opt.weight_decay = 0.02`"
+        "td.AdamW(1e-3, weight_decay=1e-4)",
+        by_hand=True,
+        why="every number is live: `opt.weight_decay = 0.02`",
     ),
     "chain": Rule(
-        "td.AdamW(1e-3, global_clipnorm=1.0, gradient_transforms=[td.transforms.Centralize()])",
+        "td.Adam(1e-3, global_clipnorm=1.0)",
         by_hand=True,
-        why="clips and transforms are arguments, in a fixed order: see td.transforms",
+        why="clips are arguments; other transforms go into `gradient_transforms=[...]`",
     ),
     "partition": Rule(
         "td.Partition([(td.masks.matrices, td.Muon(0.02)), (None, td.AdamW(1e-3))])",
@@ -176,9 +178,9 @@ _OF_TORCH = {
     ),
     "RMSprop": Rule(
         *("td.RMSprop", _words("params lr alpha eps weight_decay momentum centered")),
-        _TORCH | {"alpha": "rho"},
-        {"learning_rate": "0.01", "rho": "0.99", "epsilon": "1e-8"},
-        why="ε is inside of the root here; its weight_decay was L2",
+        _TORCH | {"alpha": "rho", "eps": None},
+        {"learning_rate": "0.01", "rho": "0.99", "epsilon": "1e-16"},
+        why="ε is inside of the root here: PyTorch's, squared; its weight_decay was L2",
     ),
     "NAdam": Rule(
         "td.NAdamW",
@@ -250,7 +252,8 @@ _TIMM = Rule(
     "td.create",
     _words("model_or_params opt lr weight_decay momentum"),
     {"model_or_params": "model", "lr": "learning_rate"},
-    why="names, decay groups and layer decay as timm's factory has them",
+    {"decay_mask": "'kernels'"},
+    why="names and layer decay as timm's; the mask leaves out biases and normalizations, as there",
 )
 
 RULES: dict[str, Rule] = {
