@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "optimizers": {"optimizer", "state", "math", "matrices", "schedules", "hyperparameters"},
     "wrappers": {
         *("arguments", "building", "checking", "decay", "hyperparameters", "layers", "masks"),
-        *("optimizer", "registry", "replicas", "reports", "state"),
+        *("optimizer", "registry", "replicas", "reports", "schedules", "state"),
     },
     "gradients": {"checking", "hyperparameters", "kinds", "math", "replicas", "state"},
     "lbfgs": {"checking", "gradients", "kinds", "replicas", "state"},

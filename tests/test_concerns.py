@@ -87,7 +87,7 @@ class Halving(Concern):
     def asked(cls, given):
         return given["largest_entry"] is not None
 
-    def slots(self, variable, path):
+    def slots(self, cell):
         return {"largest": Slot(())}
 
     def before(self, step):

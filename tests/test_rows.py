@@ -267,6 +267,7 @@ def test_a_frozen_table_stays_as_it_is():
     v, optimizer = train(lambda: td.SGDW(0.1, 0.5, sparse="lazy"), sparse_gradients(3))
     optimizer.catch_up_rows()
     before, other = v.numpy(), keras.Variable([[1.0]], name="other")
+    optimizer.add_variables([other])
     for _ in range(3):
         optimizer.apply([tf.ones((1, 1))], [other])
     optimizer.iterations.assign(100)
@@ -331,6 +332,44 @@ def test_fit_of_an_embedding_ends_caught_up(tmp_path):
 def test_what_does_not_go_together_says_so(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_of_a_partition_the_members_that_can_step_rows_do(graph):
+    """The table lazily; the square by Muon, which can't; what SGD's `l2` may change, exactly."""
+
+    def parts(**options):
+        names = {"v": td.RowwiseAdagrad(0.1, 0.05), "square": td.Muon(0.1)}
+        members = [(td.masks.only(f"^{name}$"), member) for name, member in names.items()]
+        options |= dict(jit_compile=False, global_clipnorm=1.0)
+        return td.Partition([*members, (None, td.SGD(0.1, l2=0.1))], **options)
+
+    ends = []
+    for optimizer in (parts(sparse="lazy"), parts()):
+        square = keras.Variable(np.eye(WIDTH, dtype="float32"), name="square")
+        variables = [table(), square, keras.Variable(table().value, name="other")]
+
+        def apply(optimizer, variables, values, indices):
+            slices = tf.IndexedSlices(values, indices, tf.constant([ROWS, WIDTH]))
+            optimizer.apply([slices, values[:WIDTH], slices], variables)
+
+        step = functools.partial(apply, optimizer, variables)
+        step = tf.function(step) if graph else step
+        for values, indices in sparse_gradients():
+            step(tf.constant(values), tf.constant(indices, tf.int32))
+        optimizer.catch_up_rows()
+        ends.append([v.numpy() for v in variables])
+        lazily = [cell.path for cell in optimizer.cells if cell.by_rows]
+        assert lazily == (["v"] if optimizer.sparse == "lazy" else [])
+    for lazy, exact in zip(*ends, strict=True):
+        np.testing.assert_allclose(lazy, exact, rtol=1e-5, atol=1e-6)
+
+
+def test_a_partition_none_of_whose_members_can_step_rows_says_so():
+    with pytest.raises(ValueError, match=r"LAMB can not step single rows.*Received: sparse="):
+        td.Partition([(None, td.LAMB())], sparse="lazy")
+    with pytest.raises(ValueError, match=r"Adam has `l2`.*Received: sparse="):
+        td.Partition([(None, td.Adam())], sparse="lazy")
 
 
 class OwnUpdate(td.AdamW):

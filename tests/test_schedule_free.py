@@ -83,22 +83,22 @@ def test_what_is_evaluated_is_the_weighted_mean_of_all_z(options):
 def test_a_rate_that_stays_gives_all_steps_the_same_weight(dtype):
     rule = ScheduleFree(td.SGDW(0.1, momentum=0.0))
     for t, now in enumerate(steps(rule, starts(), gradients(), dtype), 1):
-        np.testing.assert_allclose(now.h.c, 1 / t, rtol=2e-7)
+        for slots in map(namespace, now.slots):
+            c, _ = rule.share(slots, now.h)  # of the step after t of them
+            np.testing.assert_allclose(c, 1 / (t + 1), rtol=2e-7)
 
 
 def test_the_weight_of_the_millionth_step_is_right_in_float32():
-    rule, t = ScheduleFree(td.SGDW(1e-3, momentum=0.0)), tf.constant(1e6)
-    rate, w = tf.constant(1e-3), tf.constant(1e-3) ** 2.0
-    h = namespace(dict(t=t, r=0.0, weight_power=2.0, max_rate=rate, mean_weight=w))
-    h.inner = namespace(dict(learning_rate=rate))
-    assert float(rule.combine(None, h)["c"]) == pytest.approx(1e-6, rel=1e-6)
+    rule, w = ScheduleFree(td.SGDW(1e-3, momentum=0.0)), tf.constant(1e-3) ** 2.0
+    s = namespace(dict(mean_weight=w, steps=tf.constant(1e6 - 1)))
+    assert float(rule.share(s, namespace(dict(w=w)))[0]) == pytest.approx(1e-6, rel=1e-6)
 
 
 def test_the_first_step_goes_all_the_way_and_steps_of_rate_0_stand_still():
     rule, grads = ScheduleFree(td.SGDW(WARMED, weight_decay=0.0, momentum=0.0)), gradients(count=3)
     path = list(steps(rule, starts(), grads))
     standing = [np.array_equal(p, start) for p, start in zip(path[0].values, starts(), strict=True)]
-    assert all(standing) and float(path[0].h.c) == 0.0
+    assert all(standing) and float(path[0].h.w) == 0.0
     moving = next(now for now in path if float(now.h.inner.learning_rate))
     for p, slots in zip(moving.values, moving.slots, strict=True):
         np.testing.assert_allclose(p, slots["z"], rtol=1e-12)  # x = z, and so is y

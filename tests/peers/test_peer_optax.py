@@ -133,8 +133,8 @@ ROWS = [
         "Mechanic(SGD(1.0), s_init=1e-6)",
         "contrib.mechanize(optax.sgd(1.0))",
         0.5,
-        "optax keeps what a bet may lose within the largest size of h so far, and keeps r itself when it "
-        "is negative; the authors' code, and this, does neither",
+        "optax keeps what a bet may lose within the largest size of h so far, and keeps r itself "
+        "when it is negative; the authors' code, and this, does neither",
     ),
     # Around others.
     Row("Lookahead(SGD(0.1))", "optax.lookahead(optax.sgd(0.1), 6, 0.5)"),

@@ -32,7 +32,7 @@ def schedule_free(name, inner, **options):
         name=name,
         optimizer=td.ScheduleFree,
         reference=references.schedule_free,
-        slots=around(inner, "z"),
+        slots=lambda shape: around(inner, "z")(shape) | dict(mean_weight=(), steps=()),
         options=options,
         inner=inner,
         ranges=dict(beta=(0.1, 0.98), weight_power=(0.0, 2.0), r=(0.0, 2.0)),

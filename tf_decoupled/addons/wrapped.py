@@ -62,7 +62,7 @@ class Averaging(Around):
 
     def swap_weights(self) -> None:
         """Averages in place of weights, and weights in place of averages the next time."""
-        if self.holds_evaluation_weights.numpy():
+        if self.holds_evaluation_weights():
             self.restore_training_weights()
         else:
             self.finalize_variable_values([cell.variable for cell in self.cells])

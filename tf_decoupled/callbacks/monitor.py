@@ -197,7 +197,8 @@ class Monitor(keras.callbacks.Callback):
     def _trace(self) -> None:
         """Lets Keras trace the step anew, if the present trace can't keep gradient norms."""
         model, optimizer = self.model, self.optimizer
-        if model.train_function is not None and self.traced.get(model.train_function) is optimizer:
+        present = optimizer, len(optimizer.cells)  # more variables have another array of norms
+        if model.train_function is not None and self.traced.get(model.train_function) == present:
             return
         train_step = model.train_step
 
@@ -213,7 +214,7 @@ class Monitor(keras.callbacks.Callback):
             del model.train_step
             if own is not None:
                 model.train_step = own
-        self.traced[model.train_function] = optimizer
+        self.traced[model.train_function] = present
 
     def _ask(self, asked: bool) -> None:
         if "gradient_norm" in self.quantities:

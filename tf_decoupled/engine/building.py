@@ -1,5 +1,6 @@
 """The build: what is decided about each variable, and what is made beside it."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,14 +23,16 @@ def add(optimizer: Any, variables: Sequence) -> list[Cell]:
         _check_rules(cells)
         for cell in cells:
             _declare_slots(optimizer, cell)
+        blocks = stacking.lay_out(optimizer, cells)
+        for block in blocks:
+            block.store()
     except BaseException:
         optimizer.cells.forget(cells)
         raise
-    for block in stacking.lay_out(optimizer, cells):
-        block.store()
+    for block in blocks:
         optimizer.blocks.append(block)
     for cell in cells:
-        setattr(optimizer.slots, cell.path, cell.stored)
+        setattr(optimizer.slots, f"of {cell.path}", cell.stored)  # tf.Module has names of its own
     return cells
 
 
@@ -80,7 +83,7 @@ def _declare_slots(optimizer: Any, cell: Cell) -> None:
     slots = flatten(cell.rule.init(variable))
     cell.slots = {name: slot.beside(cell.path) for name, slot in slots}
     for concern in optimizer.order:
-        kept = concern.slots(cell.variable, cell.path)
+        kept = concern.slots(cell)
         kept = {name: slot.beside(cell.path) for name, slot in kept.items()}
         if taken := cell.all_slots.keys() & kept.keys():
             raise ValueError(
@@ -91,8 +94,28 @@ def _declare_slots(optimizer: Any, cell: Cell) -> None:
         cell.by_rows |= bool(kept) and concern.keeps_rows
 
 
-def check(variable: Any) -> None:
-    """Raises for variables that the engine can't update rightly."""
+def check(optimizer: Any, variables: Sequence, added: bool) -> None:
+    """Raises for what can't be built; warns of variables that may be another model's."""
+    if optimizer.is_inside:
+        raise ValueError(
+            f"This {type(optimizer).__name__} is inside of another optimizer, which steps the "
+            f"variables: take that one, or make a fresh one. Received: {optimizer!r}"
+        )
+    for variable in variables:
+        _check_variable(variable)
+    strange = optimizer.built and not added and not any(v in optimizer.cells for v in variables)
+    if strange and (done := int(optimizer.iterations.numpy())):
+        warnings.warn(
+            f"{type(optimizer).__name__} has made {done} updates, and knows none of these "
+            f"{len(variables)} variables: they begin at update {done} of its schedules. For a new "
+            "model make a new optimizer, or call `reset_state()`. If it is meant, call "
+            "`add_variables(variables)` before.",
+            stacklevel=4,
+        )
+
+
+def _check_variable(variable: Any) -> None:
+    """Raises for a variable that the engine can't update rightly."""
     if not hasattr(variable, "dtype") or not hasattr(variable, "assign"):
         raise TypeError(
             "An optimizer is built on variables, as `opt.build(model.trainable_variables)`. "

@@ -85,7 +85,7 @@ class Concern:
         """The counters that the arguments ask for."""
         return self.counters if self.active else {}
 
-    def slots(self, variable: Any, path: str) -> Slots:
+    def slots(self, cell: Any) -> Slots:
         """What it keeps beside a variable."""
         return {}
 

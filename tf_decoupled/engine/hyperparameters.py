@@ -418,3 +418,15 @@ def namespace(tree: dict[str, Any]) -> SimpleNamespace:
     return SimpleNamespace(
         **{k: namespace(v) if isinstance(v, dict) else v for k, v in tree.items()}
     )
+
+
+def in_precision(h: dict[str, Any], dtype: tf.DType) -> dict[str, Any]:
+    """The same with all real numbers in one precision."""
+
+    def cast(value: Any) -> Any:
+        if isinstance(value, dict):
+            return in_precision(value, dtype)
+        real = tf.is_tensor(value) and value.dtype.is_floating
+        return tf.cast(value, dtype) if real else value
+
+    return {name: cast(value) for name, value in h.items()}

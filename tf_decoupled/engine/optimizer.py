@@ -210,6 +210,11 @@ class Optimizer(
             given = each.interpret(given, cls)
         return given
 
+    @classmethod
+    def stepping(cls, given: dict[str, Any]) -> Sequence[type]:
+        """The classes that step variables: this one, or that of each member."""
+        return [cls]
+
     def check_assigned(self, name: str, value: Any, replaced: bool = False) -> None:
         """Raises where an argument can't become this, or be replaced by something of this kind."""
         for each in self.order.all:
@@ -222,16 +227,15 @@ class Optimizer(
         if name == "learning_rate" and not self.base_is_told:
             self.given.base_learning_rate = None  # it was the number that goes
 
-    def build(self, variables: Sequence) -> None:
+    def build(self, variables: Sequence, added: bool = False) -> None:
         """Makes the slots of each variable that has none yet, and asks the decay mask about it."""
         variables = list(variables)
         if not variables:
             return  # Keras asks for this while it loads a whole-model `.h5` file
-        for variable in variables:
-            building.check(variable)
-        for each in self.order.all:
-            each.building()
         with tf.init_scope():  # once, not at every step of a function that is being traced
+            building.check(self, variables, added)
+            for each in self.order.all:
+                each.building()
             new = {ref_of(v): v for v in variables if v not in self.cells}
             fresh = building.add(self, list(new.values()))
             known = fresh if self.built else list(self.cells)
@@ -246,7 +250,7 @@ class Optimizer(
         `apply` does the same when it meets a variable for the first time. Bias corrections count
         from the optimizer's first update, whenever a variable came.
         """
-        self.build(variables)
+        self.build(variables, added=True)
 
     def assign_rules(self, cells: Sequence[Cell]) -> None:
         """Decides which rule steps these variables: this one."""

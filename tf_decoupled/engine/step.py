@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tf_decoupled.engine import replicas, slices, sums
 from tf_decoupled.engine.blocks import Key, Part
-from tf_decoupled.engine.hyperparameters import corrected
+from tf_decoupled.engine.hyperparameters import corrected, in_precision
 from tf_decoupled.engine.state import Cell
 from tf_decoupled.masks import path_of
 
@@ -36,8 +36,8 @@ def pair(optimizer: Any, grads: list, variables: list) -> list[tuple[Key, Any]]:
     for g, variable in zip(grads, variables, strict=True):
         if g is None:
             missing.append(path_of(variable))
-        else:
-            given[cells.index(variable)] = g
+        elif given.setdefault(cells.index(variable), g) is not g:
+            raise ValueError(f"Give each variable once. Received: {path_of(variable)!r} twice")
     if grads and not given:
         raise ValueError(f"No gradients provided for any variable. Variables: {missing}")
     if missing:
@@ -176,21 +176,9 @@ class Step:
             # The entries of other members are left out.
             members = {each.block.branch for each in self.all_parts} - {""}
             h = {name: value for name, value in self.h.items() if name not in members}
-            self._seen[key] = corrected(_cast(h | self.h_of(block.branch), block.precision))
+            self._seen[key] = corrected(in_precision(h | self.h_of(block.branch), block.precision))
         return block.rule.hyperparameters_of(block, self._seen[key])
 
 
 def _copy(h: dict[str, Any]) -> dict[str, Any]:
     return {name: _copy(v) if isinstance(v, dict) else v for name, v in h.items()}
-
-
-def _cast(h: dict[str, Any], dtype: tf.DType) -> dict[str, Any]:
-    """The same with all real numbers in one precision."""
-
-    def cast(value: Any) -> Any:
-        if isinstance(value, dict):
-            return _cast(value, dtype)
-        real = tf.is_tensor(value) and value.dtype.is_floating
-        return tf.cast(value, dtype) if real else value
-
-    return {name: cast(value) for name, value in h.items()}

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_decoupled.engine.hyperparameters import corrected, namespace
+from tf_decoupled.engine.hyperparameters import corrected, in_precision, namespace
 from tf_decoupled.engine.state import nest, place_of
 
 
@@ -19,8 +19,8 @@ def reduce(step: Any) -> None:
 
 def _reduce(step: Any, rule: Any, branch: str, place: str, parts: list) -> None:
     own = at(step.h_of(branch), place)
-    sums = _sums(step, rule, place, parts)
-    joined = rule.combine(namespace(sums), namespace(corrected(own)))
+    sums, h = _sums(step, rule, place, parts), corrected(in_precision(own, tf.float32))
+    joined = rule.combine(namespace(sums), namespace(h))
     for name in rule.shared():
         new = joined.get(name, own[name])
         new = new if step.accept is None else tf.where(step.accept, new, own[name])

@@ -27,9 +27,9 @@ class Plateau(Schedule):
 
     The first value is always the best. With mode="max" it is x > best + min_delta. A NaN is never
     better. Scale, best, counts and mean are saved with the optimizer that has this schedule, as
-    "learning_rate/scale" and so on, also where it stands inside of another schedule. An argument of
-    two optimizers is one plateau. Under replicas make it in the scope of the strategy; their losses
-    are added up, as gradients are.
+    "learning_rate/scale" and so on, also where it stands inside of another schedule; Keras's own
+    optimizers save nothing of it. An argument of two optimizers is one plateau. Under replicas make
+    it in the scope of the strategy; their losses are added up, as gradients are.
 
     The same as `keras.callbacks.ReduceLROnPlateau`, number by number, with two departures: its
     `min_lr` is here `min_scale`, in parts of the rate; and a new `fit` goes on where the last one

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.engine.hyperparameters import Hyperparameter, Scalar, resolve, serialize
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import tf_variable
+from tf_decoupled.schedules.schedule import Schedule
 
 ADDED = ("decay_coupling", "decay_mask", "base_learning_rate")  # to Keras's own arguments
 
@@ -33,6 +34,7 @@ class DecoupledDecay:
         added = {name: kwargs.pop(name, None) for name in ADDED}
         bound = inspect.signature(self.keras_class).bind(*args, **kwargs)
         bound.apply_defaults()
+        self._check(bound.arguments)
         super().__init__(*args, **kwargs)
         given = {name: bound.arguments[name] for name in ("learning_rate", "weight_decay")}
         given = decay.interpret(given | added)
@@ -41,6 +43,22 @@ class DecoupledDecay:
         self.given = SimpleNamespace(**given | {"weight_decay": self.decay_variable})
         self.given.decay_mask = masks.as_mask(given["decay_mask"])
         self.decaying = SimpleNamespace(refs=frozenset())
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        """Raises for what Keras's class takes and can't have here."""
+        rate = given["learning_rate"]
+        if isinstance(rate, Schedule) and any(each.kept is not None for _, each in rate.tree()):
+            raise TypeError(
+                f"{type(self).__name__} saves nothing that a schedule remembers, as Plateau does: "
+                f"take an optimizer of this library. Received: learning_rate={rate!r}"
+            )
+        default = inspect.signature(self.keras_class).parameters.get("adam_weight_decay")
+        if default is not None and given["adam_weight_decay"] != default.default:
+            raise TypeError(
+                f"{type(self).__name__} has one decay for all variables, `weight_decay`. "
+                "td.Partition has one for each member: td.Partition([(mask, td.Muon()), (None, "
+                f"td.AdamW())]). Received: adam_weight_decay={given['adam_weight_decay']!r}"
+            )
 
     def build(self, variables: Sequence) -> None:
         if self.built:

@@ -16,7 +16,7 @@ from tf_decoupled.engine.hyperparameters import (
 )
 from tf_decoupled.engine.optimizer import Optimizer
 from tf_decoupled.engine.state import Cell
-from tf_decoupled.wrappers.wrapper import let_go
+from tf_decoupled.wrappers.wrapper import check_fresh, let_go
 
 
 class Rate:
@@ -109,6 +109,10 @@ class Partition(Optimizer):
     def branches(self) -> Sequence[tuple[str, Optimizer]]:
         return [(f"members/{i}", member) for i, member in enumerate(self.optimizers)]
 
+    @classmethod
+    def stepping(cls, given: dict[str, Any]) -> Sequence[type]:
+        return [type(member) for _, member in given["members"]]
+
     def assign_rules(self, cells: Sequence[Cell]) -> None:
         chosen: dict[int, list[Cell]] = {i: [] for i in range(len(self.members))}
         if not self.built:
@@ -181,11 +185,7 @@ def _checked(member: Any) -> Optimizer:
             "A member of a Partition is an optimizer of this library, and no Partition itself. "
             f"Received: {member!r}"
         )
-    if member.built:
-        raise ValueError(
-            "A member of a Partition has been built, with slots of its own that would be left "
-            f"behind. Give a fresh one. Received: {member!r}"
-        )
+    check_fresh(member, "A member of a Partition", repr(member))
     arguments = {n: number_of(getattr(member.given, n)) for n in member.engine_arguments}
     wrong = {
         name: value

@@ -11,7 +11,7 @@ class ScheduleFree(Wrapper):
     """An average in place of a falling rate, around any rule: gradients are taken beside it.
 
         z ← z + (inner step of y − y)        the inner rule's decay is taken at y, too
-        x ← (1 − c) x + c z                  c = w / Σ w,  w = tʳ η_max ᵖ
+        x ← (1 − c) x + c z                  c = w / Σ w,  w = tʳ η_max ᵖ; Σ over its own steps
         y ← β x + (1 − β) z
 
     The variable is y, where gradients are taken; x, the average of all z, is the one to evaluate
@@ -37,24 +37,29 @@ class ScheduleFree(Wrapper):
     r: Scalar = 0.0
 
     def init(self, p):
-        return dict(z=copy(p), inner=self.inner.init(p))
+        # The mean of all w: a sum of float32 would stop growing, and c would be wrong long before.
+        weights = dict(mean_weight=Slot((), 0.0), steps=Slot((), 0.0))
+        return dict(z=copy(p), inner=self.inner.init(p)) | weights
 
     def shared(self):
-        # The mean of all w: a sum of float32 would stop growing, and c would be wrong long before.
-        return dict(max_rate=Slot((), 0.0), mean_weight=Slot((), 0.0))
+        return dict(max_rate=Slot((), 0.0))
 
     def combine(self, sums, h):
         max_rate = tf.maximum(h.max_rate, h.inner.learning_rate)
-        w = h.t**h.r * max_rate**h.weight_power
-        mean = h.mean_weight + (w - h.mean_weight) / h.t
-        c = tf.math.divide_no_nan(w, h.t * mean)
-        return dict(max_rate=max_rate, mean_weight=mean, c=c)
+        return dict(max_rate=max_rate, w=h.t**h.r * max_rate**h.weight_power)
 
     def step(self, p, g, s, h):
         after, inner = self.inner.step(p, g, s.inner, h.inner)
-        step = after - p
-        y = p + h.c * (s.z - p) + (1 - self.beta * (1 - h.c)) * step
-        return y, dict(z=s.z + step, inner=inner)
+        step, (c, weights) = after - p, self.share(s, h)
+        y = p + c * (s.z - p) + (1 - self.beta * (1 - c)) * step
+        return y, dict(z=s.z + step, inner=inner) | weights
+
+    def share(self, s, h):
+        """c, and what the mean of all w is with this step's."""
+        steps = s.steps + 1
+        mean_weight = s.mean_weight + (h.w - s.mean_weight) / steps
+        c = tf.math.divide_no_nan(h.w, steps * mean_weight)
+        return c, dict(mean_weight=mean_weight, steps=steps)
 
     def evaluation(self, p, s, h):
         """x = z + (y − z) / β."""

@@ -40,11 +40,7 @@ class Wrapper(Optimizer):
                 'A wrapper steps whole variables: wrap an optimizer with `sparse="exact"`. '
                 f"Received: inner={type(inner).__name__}(sparse={inner.sparse!r})"
             )
-        if inner.built:
-            raise ValueError(
-                f"The wrapped {type(inner).__name__} has been built, with slots of its own that "
-                f"would be left behind. Wrap a fresh one. Received: inner={inner!r}"
-            )
+        check_fresh(inner, f"The optimizer inside of a {cls.__name__}", f"inner={inner!r}")
         return given | adopted(cls, given, inner)
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -77,6 +73,18 @@ class Wrapper(Optimizer):
         }
         return h | changed | {"inner": inner, "correction": h["correction"]}
 
+    def refuses(self, p):
+        return self.inner.refuses(p)
+
+    def evaluates(self):
+        return type(self).evaluation is not Wrapper.evaluation or self.inner.evaluates()
+
+    def evaluation(self, p, s, h):
+        return self.inner.evaluation(p, s.inner, h.inner)
+
+    def training(self, x, s, h):
+        return self.inner.training(x, s.inner, h.inner)
+
     def observe(self, p, e, s, h):
         return vars(s) | dict(inner=self.inner.observe(p, e, s.inner, h.inner))
 
@@ -100,6 +108,16 @@ class Scaled(Wrapper):
     def step(self, p, g, s, h):
         p, inner = self.inner.step(p, g, s.inner, h.inner)
         return p, dict(inner=inner)
+
+
+def check_fresh(inner: Optimizer, what: str, shown: str) -> None:
+    """Raises for an optimizer in use: its slots, or its engine's arguments, stand elsewhere."""
+    for is_so, why in (
+        (inner.is_inside, "is inside of another already, which has its `clipnorm` and the like"),
+        (inner.built, "has been built, with slots of its own that would be left behind"),
+    ):
+        if is_so:
+            raise ValueError(f"{what} {why}. Make a fresh one. Received: {shown}")
 
 
 def adopted(cls: type[Optimizer], given: dict[str, Any], inner: Optimizer) -> dict[str, Any]:

@@ -43,12 +43,14 @@ class Accumulation(Concern):
         if name == "gradient_accumulation_steps" and replaced:
             refuse_replacing(self.optimizer, name, value)
 
-    def slots(self, variable: Any, path: str) -> Slots:
+    def slots(self, cell: Any) -> Slots:
+        variable = cell.variable
         replicated = replicas.strategy_of(tf_variable(variable)).num_replicas_in_sync > 1
-        if replicated and getattr(variable, "overwrite_with_gradient", False):
+        if replicated and cell.overwrites:
             raise NotImplementedError(
                 "Variables that become their gradient (float8 quantization) can't be accumulated "
-                f"on several replicas: leave `gradient_accumulation_steps` out. Received: {path!r}"
+                "on several replicas: leave `gradient_accumulation_steps` out. "
+                f"Received: {cell.path!r}"
             )
         return {SUM: Slot(tuple(variable.shape), 0.0, summed=True), COUNT: zeros(variable, ())}
 

@@ -35,8 +35,8 @@ class Averages(Concern):
     def asked(cls, given: dict[str, Any]) -> bool:
         return given["use_ema"]
 
-    def slots(self, variable: Any, path: str) -> Slots:
-        return {AVERAGE: copy(variable)}
+    def slots(self, cell: Any) -> Slots:
+        return {AVERAGE: copy(cell.variable)}
 
     def leave(self, part: Any, step: Any) -> None:
         h = part.h

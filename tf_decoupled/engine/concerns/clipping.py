@@ -66,7 +66,8 @@ class Clipping(Concern):
     def before(self, step: Any) -> None:
         given, scale = self.optimizer.given, None
         if given.global_clipnorm is not None:
-            scale = clip_factor(global_norm(step.parts), step.h["global_clipnorm"])
+            limit = tf.cast(step.h["global_clipnorm"], tf.float32)
+            scale = clip_factor(global_norm(step.parts), limit)
         for part in step.parts:
             if given.clipvalue is not None:
                 limit = tf.cast(step.h["clipvalue"], part.g.dtype)

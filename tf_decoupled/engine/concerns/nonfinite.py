@@ -55,7 +55,7 @@ class Nonfinite(Concern):
         names = ("skipped_steps",) * self.active + ("consecutive_skips",) * self.limited
         return {name: self.counters[name] for name in names}
 
-    def slots(self, variable: Any, path: str) -> Slots:
+    def slots(self, cell: Any) -> Slots:
         return {STEPS: Slot((), 0, "int32")} if self.limited else {}
 
     def before(self, step: Any) -> None:

@@ -42,12 +42,12 @@ class Precision(Concern):
         mode = given["low_precision"]
         return {"low_precision": mode} if mode == "stochastic" else {}
 
-    def slots(self, variable: Any, path: str) -> Slots:
-        if variable.dtype not in LOW:
+    def slots(self, cell: Any) -> Slots:
+        if cell.variable.dtype not in LOW:
             return {}
         if self.optimizer.low_precision == "stochastic":
             return {SEED: own_seed()}
-        return {MASTER: copy(variable)}
+        return {MASTER: copy(cell.variable)}
 
     def enter(self, part: Any, step: Any) -> None:
         if MASTER in part.block.concern_slots:

@@ -35,9 +35,10 @@ class Rows(Concern):
     Args:
         sparse: "exact" (a sparse gradient acts as the dense one) or "lazy" (a step costs by the
             rows in its gradient; see `catch_up` of the class for what absent rows miss, and
-            `catch_up_rows`, which brings all of them up to date). A slice of a row that the
-            variable hasn't is an error; in a step that XLA compiles as a whole, and on TPUs,
-            which have no errors, it is dropped.
+            `catch_up_rows`, which brings all of them up to date). Of a Partition it is for the
+            members that can step rows and have no `l2`; the others' steps stay exact. A slice of a
+            row that the variable hasn't is an error; in a step that XLA compiles as a whole, and
+            on TPUs, which have no errors, it is dropped.
     """
 
     sparse: str = "exact"
@@ -53,7 +54,9 @@ class Rows(Concern):
             )
         if given["sparse"] == "exact":
             return given
-        _check_catch_up(optimizer)
+        hindrances = [hindrance(each, optimizer) for each in optimizer.stepping(given)]
+        if all(hindrances):
+            raise ValueError(f'{hindrances[0]}. Received: sparse="lazy"')
         wrong = {n: v for c in optimizer.concerns for n, v in c.needs_whole_arrays(given).items()}
         l2 = given.get("l2", 0)
         if not isinstance(l2, (int, float)) or l2 != 0:
@@ -73,12 +76,15 @@ class Rows(Concern):
     def asked(cls, given: dict[str, Any]) -> bool:
         return given["sparse"] == "lazy"
 
-    def slots(self, variable: Any, path: str) -> Slots:
-        if len(variable.shape) < 2 or getattr(variable, "constraint", None) is not None:
+    def slots(self, cell: Any) -> Slots:
+        shape = tuple(cell.variable.shape)
+        if len(shape) < 2 or cell.constraint is not None or cell.overwrites:
+            return {}
+        if hindrance(type(cell.rule), type(self.optimizer)):
             return {}
         return {
             TABLE_STEP: Slot((), 0, "int32"),
-            ROW_STEP: Slot(tuple(variable.shape[:1]), 0, "int32"),
+            ROW_STEP: Slot(shape[:1], 0, "int32"),
         }
 
     def enter(self, part: Any, step: Any) -> None:
@@ -128,24 +134,27 @@ class Rows(Concern):
         self.catch_up_rows(variables)
 
 
-def _check_catch_up(cls: type) -> None:
-    """Raises for a class without a `catch_up`, or with one that was written for another rule."""
+def hindrance(cls: type, optimizer: type) -> str | None:
+    """Why a class can't step single rows for an optimizer: it has no `catch_up`, or another's."""
     author = _definer(cls, "catch_up")
     if author.__name__ == "Rule":
-        raise ValueError(
+        return (
             f'{cls.__name__} can not step single rows: leave sparse="exact", or take '
-            f'{", ".join(_stepping_rows(author))}. Received: sparse="lazy"'
+            f"{', '.join(_stepping_rows(author))}"
         )
+    if cls is not optimizer and "l2" in cls.declared:
+        return f"{cls.__name__} has `l2`, and can't step single rows as a member of another"
     older = cls.__mro__[cls.__mro__.index(author) :]
     for name in ("init", "update", "step"):
         own = _definer(cls, name)
         if own not in older:
-            raise ValueError(
+            return (
                 f"{own.__name__} defines `{name}`, and `catch_up` of {author.__name__} was written "
                 f"for a class with another `{name}`. Define `catch_up` in {own.__name__} as well "
                 f"(`catch_up = {author.__name__}.catch_up` if that holds here too), or leave "
-                'sparse="exact". Received: sparse="lazy"'
+                'sparse="exact"'
             )
+    return None
 
 
 def _definer(cls: type, name: str) -> type:

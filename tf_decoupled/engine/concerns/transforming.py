@@ -44,13 +44,13 @@ class Transforms(Concern):
     def mapped(self) -> Any:
         return tuple(map(repr, self.optimizer.gradient_transforms))
 
-    def slots(self, variable: Any, path: str) -> Slots:
+    def slots(self, cell: Any) -> Slots:
         transforms = self.optimizer.gradient_transforms
         random = any(getattr(t, "random", False) for t in transforms)
         kept: dict[str, Any] = {SEED: own_seed()} if random else {}
         for i, transform in enumerate(transforms):
             if hasattr(transform, "init"):
-                own = transform.init(tf_variable(variable))
+                own = transform.init(tf_variable(cell.variable))
                 kept |= flatten(own, f"transforms/{i}/")
         return kept
 

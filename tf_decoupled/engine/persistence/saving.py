@@ -283,6 +283,9 @@ class Saved:
     def get_config(self) -> dict[str, Any]:
         """Every declared argument as it is now: numbers live, masks and schedules serialized."""
         given = {name: serialize(getattr(self.given, name)) for name in self.declared}
+        if not self.base_is_told and "base_learning_rate" in given:
+            follows = given["base_learning_rate"] == given["learning_rate"]
+            given["base_learning_rate"] = None if follows else given["base_learning_rate"]
         return {"name": self.name} | given
 
     @classmethod
