@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import gradients, mirrored, small_data
+from cases import gradients, mirrored, small_data, tell_loss
 
 import tf_decoupled as td
 
@@ -53,6 +53,35 @@ def test_without_float64_numbers_the_rounding_is_theirs_alone():
         expected = [p - rate * g for p, g in zip(expected, gs, strict=True)]
     for a, b in zip(trainable, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: td.AdamW(0.1, global_clipnorm=0.5),
+        lambda: td.Prodigy(d0=0.01),
+        lambda: td.DAdaptAdamW(d0=0.01),
+        lambda: td.DoG(),
+        lambda: td.KOALAV(),
+        lambda: td.KOALAM(),
+        lambda: td.Mechanic(td.AdamW(0.1)),
+        lambda: td.ScheduleFree(td.AdamW(0.1)),
+    ],
+)
+def test_float64_numbers_go_with_sums_over_all_variables(float64_numbers, make, dtype):
+    """It ends where float32 numbers do, but for rounding."""
+    ends = []
+    for floatx in ("float64", "float32"):
+        keras.config.set_floatx(floatx)
+        trainable, optimizer = [keras.Variable(v, dtype=dtype) for v in float64_variables()], make()
+        for gs in gradients(SHAPES, 4):
+            tell_loss(optimizer, 1.0)
+            optimizer.apply([tf.constant(g, dtype) for g in gs], trainable)
+        ends.append([v.numpy() for v in trainable])
+    for a, b in zip(*ends, strict=True):
+        assert a.dtype == b.dtype == dtype
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

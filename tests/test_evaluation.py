@@ -163,3 +163,76 @@ def test_a_partition_evaluates_as_its_members_do():
     with optimizer.evaluation_weights():
         moved = [bool(np.any(a != b)) for a, b in zip(values(trainable), before, strict=True)]
     assert moved == [len(v.shape) >= 2 for v in trainable]
+
+
+# Each variable by itself, and inside of wrappers.
+
+
+def plain_sgd():
+    return td.SGDW(0.5, 0.0, momentum=0.0, jit_compile=False)
+
+
+INSIDE = {
+    "RateMultipliers": lambda: td.RateMultipliers(td.IterateAverage(plain_sgd()), [(None, 1.0)]),
+    "LayerwiseDecay": lambda: td.LayerwiseDecay(td.ScheduleFree(plain_sgd()), rate=1.0),
+    "Lookahead": lambda: td.Lookahead(td.DoG(averaging=True), slow_step_size=1.0),
+}
+BARE = {
+    "RateMultipliers": lambda: td.IterateAverage(plain_sgd()),
+    "LayerwiseDecay": lambda: td.ScheduleFree(plain_sgd()),
+    "Lookahead": lambda: td.DoG(averaging=True),
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_a_wrapper_is_judged_by_what_its_inner_rule_is(name):
+    ends = []
+    for make in (INSIDE[name], BARE[name]):
+        optimizer, trainable = make(), variables()
+        before = stepped(optimizer, trainable, 4)
+        optimizer.finalize_variable_values(trainable)
+        assert any(np.any(a != b) for a, b in zip(before, values(trainable), strict=True))
+        ends.append(values(trainable))
+    for a, b in zip(*ends, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_a_variable_without_gradient_goes_on_to_hold_its_evaluation_weights():
+    optimizer, (a, b) = MAKERS["ScheduleFree"](), variables([(2,), (2,)])
+    optimizer.build([a, b])
+    for _ in range(5):
+        optimizer.apply([tf.ones(2), tf.ones(2)], [a, b])
+    training = values([a, b])
+    optimizer.finalize_variable_values([a, b])
+    judged = values([a, b])
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        optimizer.apply([tf.ones(2), None], [a, b])
+    with optimizer.evaluation_weights():
+        assert_equal([judged[1]], values([b]))
+    optimizer.restore_training_weights()
+    np.testing.assert_allclose(b, training[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: td.IterateAverage(plain_sgd()),
+        lambda: td.IterateAverage(plain_sgd(), window=3),
+        lambda: td.DoG(averaging=True, jit_compile=False),
+    ],
+    ids=["all", "window", "DoG"],
+)
+def test_weights_that_were_assigned_after_training_are_trained(make, dtype):
+    optimizer, v = make(), keras.Variable([1.0, 2.0], dtype=dtype)
+    optimizer.build([v])
+    for g in (1.0, -3.0, 0.5):
+        optimizer.apply([tf.constant([g, -g], dtype)], [v])
+    training = v.numpy().astype("float32")
+    optimizer.finalize_variable_values([v])
+    optimizer.apply([tf.zeros(2, dtype)], [v])
+    np.testing.assert_allclose(v.numpy().astype("float32"), training, rtol=1e-6)
+    optimizer.finalize_variable_values([v])
+    v.assign([100.0, 200.0])
+    optimizer.apply([tf.zeros(2, dtype)], [v])
+    np.testing.assert_array_equal(v.numpy().astype("float32"), [100.0, 200.0])

@@ -456,3 +456,12 @@ def test_optimizers_are_not_copied_or_replaced():
     optimizer, given = model.optimizer, copy.copy(vars(model.optimizer.given))
     td.find_lr(model, small_data(), **quick())
     assert model.optimizer is optimizer and vars(optimizer.given) == given
+
+
+def test_an_optimizer_of_a_configuration_gives_the_same_curve():
+    first = td.SGDW(0.1, 0.3, momentum=0.0, decay_coupling="schedule", jit_compile=False)
+    curves = [
+        td.find_lr(linear_model(optimizer), ONES, steps=6, lowest=1e-3, highest=0.5).losses
+        for optimizer in (first, td.SGDW.from_config(first.get_config()))
+    ]
+    np.testing.assert_array_equal(*curves)

@@ -358,3 +358,14 @@ def test_kerass_callback_for_averages_names_ours(use_ema, on_epoch):
     with pytest.raises(ValueError, match=r"td\.callbacks\.SwapAveraged\(\)"):
         model.fit(x, y, validation_data=(x, y), verbose=0, callbacks=[callback])
     assert copy.deepcopy(model.optimizer).use_ema is use_ema
+
+
+def test_a_decoupled_class_refuses_what_it_would_lose_or_ignore():
+    plateau = td.schedules.Plateau(0.1)
+    for rate in (plateau, td.schedules.Warmup(plateau, warmup_steps=2)):
+        with pytest.raises(TypeError, match=r"saves nothing that a schedule remembers.*Received: "):
+            td.decouple(keras.optimizers.SGD)(rate)
+    muon = td.decouple(keras.optimizers.Muon)
+    muon(0.1, weight_decay=0.1)
+    with pytest.raises(TypeError, match=r"one decay for all.*Received: adam_weight_decay=0\.5"):
+        muon(0.1, weight_decay=0.1, adam_weight_decay=0.5)

@@ -479,3 +479,11 @@ def test_it_refuses_other_optimizers_and_what_it_does_not_know(tmp_path):
         Monitor(in_logs=1)
     with pytest.raises(FileNotFoundError, match=r"folder that exists\. Received: png=.*absent"):
         Monitor(png=tmp_path / "absent" / "a.png")
+
+
+def test_norms_are_seen_also_after_another_variable_has_come():
+    model, monitor = compiled(adamw, run_eagerly=False), Monitor("gradient_norm", every=1)
+    fit(model, monitor, epochs=1)
+    model.optimizer.add_variables([keras.Variable(1.0, name="late")])
+    fit(model, monitor, epochs=1)
+    assert np.isfinite(monitor.history["gradient_norm"]).all()

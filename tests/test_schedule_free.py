@@ -1,5 +1,6 @@
 """ScheduleFree: what it evaluates is the weighted mean of all z, and it trains beside it."""
 
+import keras
 import numpy as np
 import pytest
 import references
@@ -155,3 +156,18 @@ def test_wrong_arguments_are_told(options, error, words):
 def test_beta_cant_change_after_construction():
     with pytest.raises(AttributeError, match="fixed at construction"):
         ScheduleFree(td.SGDW(0.1)).beta = 0.5
+
+
+def test_a_variable_that_comes_late_is_averaged_over_its_own_steps():
+    def end(late):
+        optimizer = ScheduleFree(td.SGDW(0.1, 0.0, momentum=0.0, jit_compile=False))
+        other, v = (keras.Variable([0.0], name=name) for name in ("other", "v"))
+        for _ in range(50 * late):
+            optimizer.apply([tf.ones(1)], [other])
+        optimizer.add_variables([v])
+        for _ in range(20):
+            optimizer.apply([tf.ones(1)], [v])
+        optimizer.finalize_variable_values([v])
+        return v.numpy()
+
+    np.testing.assert_allclose(end(late=True), end(late=False), rtol=1e-5)
