@@ -84,8 +84,8 @@ def test_in_float64_it_is_the_paper_to_the_last_digits(case):
 
 
 @every
-def test_a_thousand_steps_equal_the_paper(case):
-    grads, start = gradients(case.shapes, steps=1000), values(case.shapes)
+def test_many_steps_equal_the_paper(case):
+    grads, start = gradients(case.shapes, steps=400), values(case.shapes)
     optimizer = case.make(weight_decay=0.1)
     ours = pure.train_long(optimizer, start, grads)
     theirs = case.expected(optimizer, start, grads, weight_decay=0.1)
@@ -319,8 +319,8 @@ def test_every_number_of_its_own_counts(case):
     grads[-1] = [g / 100 for g in grads[-1]]
     usual = judged(case.make(learning_rate=rising), start, grads)
     for name, ends in case.ranges.items():
-        changed = [case.make(learning_rate=rising, **{name: end}) for end in ends]
-        others = [judged(optimizer, start, grads) for optimizer in changed]
+        changed = (case.make(learning_rate=rising, **{name: end}) for end in ends)
+        others = (judged(optimizer, start, grads) for optimizer in changed)
         assert any(np.any(a != b) for ours in others for a, b in zip(ours, usual, strict=True)), (
             name
         )
