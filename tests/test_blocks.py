@@ -234,3 +234,5 @@ def test_xla_compiles_a_step_of_not_too_many_blocks(monkeypatch):
     assert is_compiled()
     monkeypatch.setattr("tf_decoupled.engine.blocks.COMPILED", 2)
     assert not is_compiled() and is_compiled(jit_compile=True)
+    monkeypatch.setattr("tf_decoupled.engine.blocks.LARGE", 3)  # 9 numbers in 3 blocks
+    assert is_compiled()

@@ -104,7 +104,9 @@ def test_a_step_from_evaluation_weights_begins_at_the_training_weights():
     second.finalize_variable_values(twice)
     assert held(second) == 1
     assert any(np.any(a != b) for a, b in zip(values(once), values(twice), strict=True))
+    once_evaluated = values(twice)
     second.finalize_variable_values(twice)  # not again
+    assert_equal(once_evaluated, values(twice))
     for a, b in zip(stepped(first, once, 2, 7), stepped(second, twice, 2, 7), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     assert held(second) == 0
@@ -211,6 +213,18 @@ def test_a_variable_without_gradient_goes_on_to_hold_its_evaluation_weights():
         assert_equal([judged[1]], values([b]))
     optimizer.restore_training_weights()
     np.testing.assert_allclose(b, training[1], rtol=1e-6)
+
+
+def test_a_skipped_step_leaves_evaluation_weights_where_they_are():
+    optimizer, trainable = td.ScheduleFree(plain_sgd(), skip_nonfinite=True), variables()
+    training = stepped(optimizer, trainable, 3)
+    optimizer.finalize_variable_values(trainable)
+    judged = values(trainable)
+    optimizer.apply([tf.fill(v.shape, np.nan) for v in trainable], trainable)
+    assert_equal(judged, values(trainable))
+    optimizer.restore_training_weights()
+    for a, b in zip(training, values(trainable), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

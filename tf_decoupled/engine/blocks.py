@@ -22,7 +22,9 @@ from tf_decoupled.engine.hyperparameters import namespace
 from tf_decoupled.engine.pieces import Piece
 from tf_decoupled.engine.state import Cell, flatten, nest, tf_variable
 
-COMPILED = 1000  # blocks; to compile so many takes half a minute on two cores
+# So many blocks are compiled, the second only of so many numbers each: `benchmarks/step_time.py
+# apart_1000` has steps of smaller ones, which are slower compiled, and take a minute to compile.
+COMPILED, COMPILED_IF_LARGE, LARGE = 100, 1000, 2048
 VALUE = ""  # among the names of what a block stores: the variable
 
 
@@ -137,9 +139,11 @@ def slot_name(path: str, slot: str) -> str:
 class Blocks(UserList[Block]):
     """The blocks of an optimizer, in the order in which they were made."""
 
-    def are_few(self) -> bool:
-        """Whether XLA compiles a step of them in a bearable time."""
-        return len(self) <= COMPILED
+    def worth_it(self) -> bool:
+        """Whether XLA makes a step of them faster, and compiles it in a bearable time."""
+        numbers = sum(len(block.cells) * block.shape.num_elements() for block in self)
+        few = COMPILED_IF_LARGE if numbers >= LARGE * len(self) else COMPILED
+        return len(self) <= few
 
     def of(self, keys: Sequence["Key"], replica: int | None) -> list[Block]:
         """The blocks of these keys on one device."""

@@ -46,9 +46,9 @@ class Optimizer(
         base_learning_rate: `base`; by default the schedule's peak or the number given as rate.
         decay_mask: which variables decay: None (all), a callable `variable -> bool`, `td.masks`,
             or a list of regular expressions on `variable.path` to leave out.
-        jit_compile: XLA for the update step itself: "auto" (where the host can, for up to 1,000
-            blocks: to compile more takes minutes), True, False. On a TPU the strategy compiles the
-            whole step, and this is without effect.
+        jit_compile: XLA for the update step itself: "auto" (where the host can, for up to 100
+            blocks, and up to 1,000 of 2,048 numbers on average: more take minutes to compile),
+            True, False. On a TPU the strategy compiles the whole step, and this is without effect.
 
     Numbers are live: assigning `opt.weight_decay = 0.02` acts at the next step without a new
     trace, and they are saved with the state. State is found again by the variables' values, their
@@ -103,7 +103,7 @@ class Optimizer(
         self.layout = Layout(self)
         self.restoring = Restoring(self)
         compute = lambda *args: step.compute(self, *args)  # noqa: E731
-        self.compiled_compute = replicas.compiled(compute, self.jit_compile, self.blocks.are_few)
+        self.compiled_compute = replicas.compiled(compute, self.jit_compile, self.blocks.worth_it)
 
     def __repr__(self) -> str:
         if "given" not in vars(self):

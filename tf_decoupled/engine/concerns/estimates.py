@@ -17,7 +17,7 @@ class Estimates(Concern):
     def __init__(self, optimizer: Any):
         super().__init__(optimizer)
         self.observe = replicas.compiled(
-            self._observe, optimizer.jit_compile, optimizer.blocks.are_few
+            self._observe, optimizer.jit_compile, optimizer.blocks.worth_it
         )
 
     @classmethod
