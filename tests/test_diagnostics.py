@@ -118,3 +118,9 @@ def test_r_med_goes_with_the_diagonal_of_a_hessian():
     v = tf.Variable(np.ones(3))
     loss = lambda: tf.reduce_sum(tf.constant([1.0, 2.0, 8.0], tf.float64) * v**2)  # noqa: E731
     assert float(r_med(td.gradients.hessian_diagonal(loss, [v]))) == pytest.approx(4.0)
+
+
+def test_a_gradient_that_only_some_batches_have_is_zero_in_the_others():
+    g, zero = [np.array([1.0, 2.0]), np.array([3.0, 4.0])], np.zeros(2)
+    some = gradient_noise_scale([[g[0], None], [None, g[1]]], 8)
+    assert some == gradient_noise_scale([[g[0], zero], [zero, g[1]]], 8)

@@ -162,3 +162,15 @@ def test_a_model_and_a_dataset_will_do():
 def test_wrong_arguments_are_told(options, words):
     with pytest.raises(ValueError, match=words):
         grad_init(lambda batch: 0.0, [], [], **options)
+
+
+def test_batch_statistics_are_put_back():
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    layers = [keras.layers.Dense(8), keras.layers.BatchNormalization(), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    state = model.non_trainable_variables
+    loss = lambda batch: tf.reduce_mean(model(batch, training=True) ** 2)  # noqa: E731
+    before = [v.numpy() for v in state]
+    grad_init(loss, model.trainable_variables, [x] * 3, learning_rate=0.1, state=state)
+    for v, value in zip(state, before, strict=True):
+        np.testing.assert_array_equal(v, value)

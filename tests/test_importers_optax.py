@@ -94,6 +94,14 @@ def test_flat_parameters_are_told_by_order_and_others_by_shapes_that_differ():
         assert [np.max(state[f"{v.path}:m"]) for v in trainable] == [0, 1, 2, 3]
 
 
+def test_flat_parameters_whose_numbers_are_sorted_as_text_are_in_their_own_order():
+    trainable = [keras.Variable(np.zeros((2, 2)), name=f"v{i}") for i in range(12)]
+    ours = built(td.Adam(), trainable)
+    tree = {i: np.full((2, 2), float(i), "float32") for i in sorted(map(str, range(12)))}
+    state = importers.optax_state(Adam(6, tree, tree), ours)
+    assert [np.max(state[f"{v.path}:m"]) for v in trainable] == [*range(12)]
+
+
 @pytest.mark.parametrize(
     "shapes,kind",
     [

@@ -5,6 +5,7 @@ import pickle
 import zipfile
 
 import fixtures
+import keras
 import numpy as np
 import pytest
 from fixtures import PLAIN, assert_goes_on, built, variables
@@ -52,6 +53,19 @@ def test_an_optimizer_from_a_file_of_pytorch_goes_on_here(name):
     ours = importers.from_torch(path, trainable, named, **given)
     assert type(ours) is cls
     assert_goes_on(ours, trainable, end)
+
+
+def test_updates_that_are_told_count_for_sgd_without_momentum():
+    """It has no state at all; a schedule goes on where it was."""
+    group = dict(lr=0.1, momentum=0, dampening=0, weight_decay=0, nesterov=False, maximize=False)
+    state = dict(state={}, param_groups=[dict(group, params=[0])])
+    v = keras.Variable([1.0], name="v")
+    schedule = td.schedules.Cosine(0.1, 1000)
+    ours = importers.from_torch(
+        state, [v], lambda _: "w", parameters=["w"], iterations=900, learning_rate=schedule
+    )
+    assert int(ours.iterations) == 900
+    assert float(ours.learning_rate) == pytest.approx(float(schedule(900)))
 
 
 @pytest.mark.slow

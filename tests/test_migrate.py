@@ -195,7 +195,24 @@ def test_names_are_followed_through_imports_and_assignments(imports, call):
         ("isinstance(opt, keras.optimizers.SGD)", "td.SGD"),
         ("model.compile('sgd', 'mse')", "td.SGD()"),
         ("model.compile(optimizer='Adam')", "td.Adam(epsilon=1e-7, epsilon_hat=True)"),
-        ("torch.optim.AdamW(p, lr=0.1, betas=betas)", "td.AdamW(0.1)"),
+        (
+            "torch.optim.AdamW(p, lr=0.1, betas=betas)",
+            "td.AdamW(0.1, beta_1=betas[0], beta_2=betas[1])",
+        ),
+        (
+            "torch.optim.RMSprop(p, 7e-4, 0.9, eps=1e-5)",
+            "td.RMSprop(7e-4, rho=0.9, epsilon=1e-5 ** 2)",
+        ),
+        (
+            "torch.optim.Adam(p, weight_decay=0.1, decoupled_weight_decay=True)",
+            "td.AdamW(weight_decay=0.1)",
+        ),
+        ("torch.optim.Adam(p, weight_decay=0.1)", "td.Adam(l2=0.1)"),
+        ("optax.contrib.muon(0.1)", "td.Muon"),
+        (
+            "transformers.WarmUp(1e-3, schedule, 100, 2.0)",
+            "td.schedules.Warmup(schedule, warmup_steps=100)",
+        ),
         ("make(optimizer=keras.optimizers.SGD(0.1))", "td.SGD(0.1)"),
     ],
 )
@@ -205,7 +222,7 @@ def test_a_call_is_rewritten(code, new):
 
 def test_what_is_left_out_is_said():
     assert "`mask=` is left out" in found("optax.adamw(1e-3, mask=m)")[0].why
-    assert "`betas=` is left out" in found("torch.optim.AdamW(p, betas=b)")[0].why
+    assert "`maximize=` is left out" in found("torch.optim.AdamW(p, maximize=True)")[0].why
     assert "check their order" in found("keras.optimizers.SGD(*given)")[0].why
     assert "groups" in found("torch.optim.SGD([dict(params=p)], 0.1)")[0].why
     assert "td.addons has no such name" in found("tfa.optimizers.Nothing(0.1)")[0].why
@@ -248,6 +265,26 @@ def test_what_is_no_optimizer_stays(code):
     assert not found(code)
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import torch\nlr = cfg.optimizer.lr",
+        "import scipy\noptimizer.minimize(f)",
+        "import torch\nopt = torch.optim.Adam(p)\nopt.minimize(f)",
+    ],
+)
+def test_optimizers_that_are_not_of_keras_keep_their_attributes(code):
+    assert not any(finding.old.endswith((".lr", ".minimize")) for finding in findings(code))
+
+
+def test_whatever_is_imported_from_addons_is_told():
+    for code in (
+        "from tensorflow_addons.metrics import F1Score",
+        "from tensorflow_addons import x",
+    ):
+        assert "Addons doesn't run with Keras 3" in findings(code)[0].why
+
+
 def test_attributes_of_what_was_made_as_an_optimizer_are_known():
     finding = findings("import keras\nopt = keras.optimizers.SGD(0.1)\nopt.lr = 0.2\n")[-1]
     assert (finding.old, finding.new) == ("opt.lr", "opt.learning_rate")
@@ -275,7 +312,11 @@ def test_the_command_prints_line_replacement_and_reason_and_changes_nothing(tmp_
 
 def test_a_file_with_nothing_to_change_exits_with_0(tmp_path, capsys):
     (tmp_path / "empty.py").write_text("")
-    assert run(capsys, tmp_path / "empty.py") == (0, "Nothing to change.\n", "")
+    assert run(capsys, tmp_path / "empty.py") == (
+        0,
+        "Nothing to change, of what this command knows.\n",
+        "",
+    )
 
 
 @pytest.mark.parametrize(

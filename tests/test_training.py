@@ -303,3 +303,61 @@ def test_an_estimate_changes_neither_statistics_nor_metrics():
 def test_wrong_arguments_raise(arguments, error, words):
     with pytest.raises(error, match=words):
         td.training.Model(**dict(dict(inner=small_model()), **arguments))
+
+
+def test_a_plateau_hears_the_losses_of_epochs_only():
+    plateau = td.schedules.Plateau(1e-3, patience=1, factor=0.5)
+    model = td.training.Model(small_model(), rho=0.5)
+    trained(model, optimizer=td.SGDW(plateau, momentum=0.0, jit_compile=False))
+    assert float(plateau.kept.scale) == 1.0 and np.isinf(plateau.kept.best)
+    model.optimizer.observe_loss(1.0)
+    assert float(plateau.kept.best) == 1.0
+
+
+class Older(td.training.TrainStep, Residual):
+    """Its `compute_loss` is written as before Keras 3.3."""
+
+    rho = 0.1
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+        return tf.reduce_mean((y_pred - y) ** 2)
+
+
+def test_a_loss_of_an_older_class_is_trained():
+    assert np.isfinite(trained(Older())["loss"]).all()
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_rows_of_weight_0_tell_nothing_of_the_hessian(shape):
+    hessians = []
+    for outlier in (1.0, 1000.0):
+        keras.utils.set_random_seed(0)
+        net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        model = td.training.Model(net, 0.0, estimate_every=1, estimator="gauss_newton_bartlett")
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(td.Sophia(1e-3, beta_2=0.0, jit_compile=False), loss)
+        x, weights = X[:8].copy(), np.ones((8, *shape), "float32")
+        x[4:], weights[4:] = outlier * x[4:], 0.0
+        data = tf.data.Dataset.from_tensors((x, np.arange(8) % 3, weights))
+        model.fit(data, shuffle=False, verbose=0)
+        hessians.append([v for n, v in model.optimizer.get_state().items() if n.endswith(":h")])
+    equal(*hessians)
+
+
+def test_estimates_go_through_keras_s_loss_scale_and_need_someone_to_take_them():
+    wrapped = keras.mixed_precision.LossScaleOptimizer(td.Sophia(1e-3, jit_compile=False))
+    model = td.training.Model(small_model(), rho=0.0, estimate_every=1)
+    trained(model, steps=1, optimizer=wrapped)
+    state = wrapped.inner_optimizer.get_state()
+    assert any(np.any(v) for name, v in state.items() if name.endswith(":h"))
+    model = td.training.Model(small_model(), rho=0.0, estimate_every=1)
+    with pytest.raises(TypeError, match=r"`estimate_every` needs.*Received: AdamW"):
+        trained(model, steps=1, optimizer=keras.optimizers.AdamW())
+
+
+def test_exported_it_takes_one_gradient_and_says_so():
+    model = td.training.Model(small_model(), rho=0.1)
+    trained(model, steps=1)
+    with pytest.warns(UserWarning, match="no SAM, and no estimates"):
+        specs = [tf.TensorSpec([None, n], tf.float32) for n in (X.shape[1], Y.shape[1])]
+        td.export.TrainableModel(model, x=specs[0], y=specs[1])

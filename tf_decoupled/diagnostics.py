@@ -71,16 +71,18 @@ def gradient_noise_scale(gradients: Gradients, batch_size: Size) -> NoiseScale:
     McCandlish et al., "An Empirical Model of Large-Batch Training", 2018, appendix A.1, with b as
     the small and n b as the large batch. arXiv:1812.06162
     """
-    batches = [[g for g in grads if g is not None] for grads in gradients]
-    n = len(batches)
-    if n < 2 or len({len(grads) for grads in batches}) > 1 or not batches[0]:
+    batches = [list(grads) for grads in gradients]
+    n, columns = len(batches), list(zip(*batches, strict=False))
+    columns = [[g for g in each if g is not None] for each in columns]
+    columns = [each for each in columns if each]
+    if n < 2 or len({len(grads) for grads in batches}) > 1 or not columns:
         raise ValueError(
             "`gradient_noise_scale` compares the gradients of two or more batches, each a list of "
             "one tensor per variable. Received: `gradients`, lists of "
             f"{[len(each) for each in batches]}"
         )
-    mean = [tf.add_n(each) / n for each in zip(*batches, strict=True)]
-    small = tf.add_n([_squared_norm(grads) for grads in batches]) / n
+    mean = [tf.add_n(each) / n for each in columns]
+    small = tf.add_n([_squared_norm(each) for each in columns]) / n
     large = _squared_norm(mean)
     squared_norm = (n * large - small) / (n - 1)
     trace = (small - large) / (1 / batch_size - 1 / (n * batch_size))

@@ -4,6 +4,7 @@ import inspect
 import itertools
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -163,6 +164,12 @@ class _Step:
                 "Variables with replicas can't be exported with their step. Save the model "
                 "(`model.save`) and load it outside of the strategy. "
                 f"Received: {_replicas(model.variables[0])} replicas of {replicated}"
+            )
+        if type(model).train_step is not keras.Model.train_step:
+            warnings.warn(
+                f"{type(model).__name__} has a `train_step` of its own. What is exported takes one "
+                "gradient of the loss in its place: no SAM, and no estimates.",
+                stacklevel=4,
             )
         self.model, self.loss = model, loss
         self.optimizer = getattr(model, "optimizer", None) if optimizer is None else optimizer

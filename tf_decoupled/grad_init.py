@@ -11,7 +11,7 @@ from tf_decoupled.engine import kinds
 from tf_decoupled.engine.checking import Where, checked
 from tf_decoupled.engine.state import tf_variable
 from tf_decoupled.gradients.kinds import AnyVariables, LossOfBatch, examples
-from tf_decoupled.gradients.tape import all_dense, dense_gradient, loss_of
+from tf_decoupled.gradients.tape import all_dense, dense_gradient, loss_of, unchanged
 from tf_decoupled.masks import path_of
 from tf_decoupled.optimizers.adam import Adam
 
@@ -45,6 +45,7 @@ def grad_init(
     gradient_limit: Limit = None,
     scale_rate: Number = 1e-2,
     least_scale: Limit = 0.01,
+    state: AnyVariables = (),
 ) -> GradInit:
     """Multiplies each variable by a scale m, learned so that one step of training lowers the loss.
 
@@ -79,6 +80,8 @@ def grad_init(
         gradient_limit: γ; by default 1 for "sgd", and none for "adam", as in the authors' scripts.
         scale_rate: τ; the authors take 1e-3 to 1e-1, by network.
         least_scale: α.
+        state: what the passes change, and what is put back after them: batch statistics, as
+            `model.non_trainable_variables`.
 
     Zhu et al., "GradInit: Learning to Initialize Neural Networks for Stable and Efficient
     Training", 2021, algorithm 1. arXiv:2102.08098. Departs from the authors' code: one Adam for
@@ -90,13 +93,14 @@ def grad_init(
         limit = 1.0 if first_step == "sgd" else math.inf
     search = _Search(loss_fn, variables, learning_rate, first_step, scale_rate, least_scale)
     losses, norms = [], []
-    for batch, following in itertools.pairwise(_examples(batches)):
-        g, length = search.gradient(batch)
-        norms.append(float(length))
-        if norms[-1] > limit:
-            search.shorten(batch)
-        else:
-            losses.append(float(search.improve(g, _halves(batch, following))))
+    with unchanged([tf_variable(v) for v in state]):
+        for batch, following in itertools.pairwise(_examples(batches)):
+            g, length = search.gradient(batch)
+            norms.append(float(length))
+            if norms[-1] > limit:
+                search.shorten(batch)
+            else:
+                losses.append(float(search.improve(g, _halves(batch, following))))
     if not norms:
         raise ValueError(
             "`batches` must be two or more: an iteration takes half of the next one. "

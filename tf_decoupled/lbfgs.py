@@ -214,7 +214,9 @@ def _started(x: tf.Tensor, loss: tf.Tensor, g: tf.Tensor, options: Options) -> S
     p = _direction(g, pairs, pairs, products)
     start = Point(tf.zeros_like(loss), loss, _dot(g, p))
     flat_enough = tf.reduce_max(tf.abs(g)) <= options.gradient_tolerance
-    reason = tf.where(tf.math.is_finite(loss), tf.where(flat_enough, GRADIENT, RUNNING), NOT_FINITE)
+    limit = options.max_evaluations
+    goes_on = RUNNING if limit is None or limit > 1 else EVALUATIONS
+    reason = tf.where(tf.math.is_finite(loss), tf.where(flat_enough, GRADIENT, goes_on), NOT_FINITE)
     search = _search(start, g)
     return State(
         x, g, p, start, search, pairs, pairs, products, tf.constant(0), tf.constant(1), reason

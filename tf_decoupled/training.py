@@ -70,15 +70,18 @@ class TrainStep:
         if self.optimizer is None or not self.trainable_variables:
             return super().train_step(data)
 
+        # Overrides from before Keras 3.3 don't take it.
+        takes_training = "training" in inspect.signature(self.compute_loss).parameters
+        training = {"training": True} if takes_training else {}
+
         def loss_fn() -> tuple:
             y_pred = self(x, training=True)
-            loss = self.compute_loss(
-                x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
-            )
-            return loss, y_pred
+            given = dict(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
+            return self.compute_loss(**given, **training), y_pred
 
         if self.estimate_every:
-            self._estimate(lambda: loss_fn()[0], lambda: self(x, training=True))
+            logits_fn = lambda: self(x, training=True)  # noqa: E731
+            self._estimate(lambda: loss_fn()[0], logits_fn, sample_weight)
         if isinstance(self.rho, (int, float)) and self.rho == 0:
             return super().train_step(data)
         loss, y_pred = self._step(loss_fn)
@@ -98,7 +101,8 @@ class TrainStep:
             scaled, self.trainable_variables, rho, state=self._changing(), **options
         )
         if hasattr(self.optimizer, "observe_loss"):
-            self.optimizer.observe_loss(loss)  # `scale_loss` saw that of the second pass last
+            # `scale_loss` saw that of the second pass last. Schedules hear losses of epochs.
+            self.optimizer.observe_loss(loss, schedules=False)
         self.optimizer.apply(gradients, self.trainable_variables)
         return loss, y_pred
 
@@ -107,9 +111,17 @@ class TrainStep:
         variables = (*self.non_trainable_variables, *self.metrics_variables)
         return list({id(v): v for v in variables}.values())
 
-    def _estimate(self, loss_fn: Callable[[], Any], logits_fn: Callable[[], Any]) -> None:
+    def _estimate(
+        self, loss_fn: Callable[[], Any], logits_fn: Callable[[], Any], weights: Any
+    ) -> None:
         """Hands an estimate of the Hessian's diagonal to the optimizer, where it is time to."""
-        variables, optimizer = self.trainable_variables, self.optimizer
+        variables = self.trainable_variables
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if not hasattr(optimizer, "apply_estimates"):
+            raise TypeError(
+                "`estimate_every` needs an optimizer of this library that uses estimates, as "
+                f"td.Sophia. Received: {type(optimizer).__name__}"
+            )
         due = tf.cast(optimizer.iterations, tf.int32) % self.estimate_every == 0
         seed = tf.stack([self.seed, tf.cast(optimizer.iterations, tf.int32)])
         _, count = replicas.place()
@@ -118,7 +130,8 @@ class TrainStep:
             with unchanged(own(self._changing())):
                 if self.estimator == "hutchinson":
                     return hutchinson(loss_fn, variables, seed)
-                return [e / count for e in gauss_newton_bartlett(logits_fn, variables, seed)]
+                found = gauss_newton_bartlett(logits_fn, variables, seed, weights=weights)
+                return [e / count for e in found]
 
         if not replicas.in_strategy():
             optimizer.build(variables)

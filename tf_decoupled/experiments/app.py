@@ -166,7 +166,7 @@ def verb_help(name: str) -> str:
     for flag in (values[each] for each in values):
         default = f" [{flag.default}]" if flag.default not in (None, []) else ""
         spelled = f"--{flag.name.replace('_', '-')}"
-        text = f"{spelled:14}  {flag.help.splitlines()[0]}{default}"
+        text = f"{spelled:14}  {flag.help.splitlines()[0].rstrip(';')}{default}"
         indents = dict(initial_indent="  ", subsequent_indent=" " * 18)
         lines.append(textwrap.fill(text, WIDTH, break_on_hyphens=False, **indents))
     return "\n".join(lines)
@@ -200,6 +200,8 @@ def _values(name: str, given: Sequence[str]) -> flags.FlagValues:
         _refuse(f"{str(error).splitlines()[0]} (tf-decoupled {name} --help lists the flags.)")
     if len(surplus) == 1 and VERBS[name].unnamed and not values[VERBS[name].unnamed].present:
         values[VERBS[name].unnamed].value, surplus = surplus[0], []
+    if len(surplus) > 1 and VERBS[name].unnamed:
+        _refuse(f"{name} takes one {VERBS[name].unnamed}. Received: {' '.join(surplus)}")
     if surplus:
         _refuse(f"Flags look like --name=value. Received: {' '.join(surplus)}")
     return values

@@ -253,7 +253,9 @@ def integers(name: str, text: str) -> tuple[int, ...]:
         ranges = [range(int(a), int(b or a) + 1) for a, _, b in pairs]
     except ValueError:
         raise InputError(f"{name} must be whole numbers. Received: {text!r}") from None
-    if any(each and each[-1] - each[0] >= MOST_SEEDS for each in ranges):
+    if not all(ranges):
+        raise InputError(f"A range of {name} must go up. Received: {text!r}")
+    if any(each[-1] - each[0] >= MOST_SEEDS for each in ranges):
         raise InputError(f"{name} must be at most {MOST_SEEDS} numbers. Received: {text!r}")
     return tuple(i for each in ranges for i in each)
 

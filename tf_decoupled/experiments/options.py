@@ -26,7 +26,7 @@ def _data_flags(values: flags.FlagValues) -> None:
 
 
 def _arguments(values: flags.FlagValues) -> None:
-    description = "An argument of the optimizer: --set beta_1=0.95"
+    description = "An argument of the optimizer, as often as needed: --set beta_1=0.95"
     flags.DEFINE_multi_string("set", [], description, flag_values=values)
 
 

@@ -105,7 +105,8 @@ def gauss_newton_bartlett(
         logits_fn: no argument; logits, [..., classes], of two or more classes.
         variables: θ.
         seed: an integer, or two, as [seed, step].
-        weights: of the shape of `logits` without classes: 1 counts, 0 is padding. B is its sum.
+        weights: of the shape of `logits` without classes, or of its first axes: 1 counts, 0 is
+            padding. B is its sum.
 
     Liu et al., "Sophia: A Scalable Stochastic Second-order Optimizer for Language Model
     Pre-training", 2023, algorithm 2. arXiv:2305.14342
@@ -124,7 +125,7 @@ def gauss_newton_bartlett(
             )
         labels = sampled_classes(tf.stop_gradient(logits), seed)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        counts = tf.ones_like(losses) if weights is None else tf.cast(weights, losses.dtype)
+        counts = tf.ones_like(losses) if weights is None else _spread(weights, losses)
         if not counts.shape.is_compatible_with(losses.shape):
             words = f"of the shape of the logits without classes, {losses.shape}"
             Where("weights").refuse(ValueError, words, weights)
@@ -133,6 +134,19 @@ def gauss_newton_bartlett(
 
     _, g = dense_gradient(loss_fn, variables)
     return [tf.cast(count[-1], x.dtype) * tf.square(x) for x in g]
+
+
+def _spread(weights: Any, losses: tf.Tensor) -> tf.Tensor:
+    """Weights of the first axes, as [B] or Keras's [B, 1], for each loss [B, ...]."""
+    weights, rank = tf.cast(weights, losses.dtype), losses.shape.rank
+    if weights.shape.rank == rank + 1 and weights.shape[-1] == 1:
+        return tf.squeeze(weights, -1)
+    if weights.shape.rank is None or weights.shape.rank >= rank:
+        return weights
+    if not weights.shape.is_compatible_with(losses.shape[: weights.shape.rank]):
+        return weights
+    shape = tf.concat([tf.shape(weights), tf.ones(rank - weights.shape.rank, tf.int32)], 0)
+    return tf.reshape(weights, shape) * tf.ones_like(losses)
 
 
 @checked

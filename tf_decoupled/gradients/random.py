@@ -32,6 +32,7 @@ def signs(like: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 def sampled_classes(logits: tf.Tensor, seed: Any) -> tf.Tensor:
     """Classes drawn from softmax(logits), by Gumbel's argmax; int64, of all axes but the last."""
-    bits = tf.bitwise.right_shift(random_bits(tf.shape(logits), seeds(seed)), 8)
-    u = (tf.cast(bits, logits.dtype) + 0.5) / 2.0**24
+    # 23 bits and a half are exact in float32. More would round to 1, whose logarithm is 0.
+    bits = tf.bitwise.right_shift(random_bits(tf.shape(logits), seeds(seed)), 9)
+    u = (tf.cast(bits, logits.dtype) + 0.5) / 2.0**23
     return tf.argmax(logits - tf.math.log(-tf.math.log(u)), -1)

@@ -160,9 +160,10 @@ def _matched(
     if len(plain) == len(shapes) == len(pairs):
         return {plain[path]: by_path[here] for path, here in pairs.items()}
     ours, theirs = [tuple(cell.variable.shape) for cell in cells], list(shapes.values())
-    flat = [path for path in shapes if "/" not in path and path.isdecimal()]
-    if len(flat) == len(shapes) and ours == theirs:
-        return dict(zip(shapes, cells, strict=True))
+    # jax sorts the keys of a dict as text: "10" before "2".
+    flat = sorted((p for p in shapes if "/" not in p and p.isdecimal()), key=int)
+    if len(flat) == len(shapes) and ours == [shapes[path] for path in flat]:
+        return dict(zip(flat, cells, strict=True))
     if len(set(theirs)) == len(theirs) and sorted(ours) == sorted(theirs):
         return {path: cells[ours.index(shape)] for path, shape in shapes.items()}
     raise ValueError(

@@ -105,7 +105,7 @@ def from_torch(
     torch_names = names_there([path_of(v) for v in variables], names, "PyTorch")
     left_out = [v for v in variables if torch_names[path_of(v)] in plain]
     build(optimizer, variables, [] if "decay_mask" in changed else left_out)
-    if state_dict["state"]:
+    if state_dict["state"] or iterations is not None:
         number = is_variable(optimizer.given.learning_rate)
         told = dict(learning_rate=float(optimizer.learning_rate) if number else common["lr"])
         told |= dict(parameters=parameters, layout=layout, iterations=iterations)

@@ -34,7 +34,7 @@ def check(paths: Sequence[str]) -> int:
             print(f"migrate: {error}", file=sys.stderr)
             code = UNREADABLE
     if code == NOTHING and total == 0:
-        print("Nothing to change.")
+        print("Nothing to change, of what this command knows.")
     return code or (FOUND if total else NOTHING)
 
 

@@ -8,6 +8,8 @@ from tf_decoupled.migrate.rewriting import Rewriter
 from tf_decoupled.migrate.rules import ADDONS, KERAS, OF_OPTIMIZERS, RULES
 
 IMPORT = "import tf_decoupled as td"
+NO_ADDONS = "Addons doesn't run with Keras 3"
+OF_KERAS = {"tensorflow", "keras", "tf_keras", ADDONS, "transformers"}
 WRITTEN_BELOW = "what is used of it is written with `td.` below"
 STRINGS = {name.rpartition(".")[2].lower(): name for name in RULES if name.startswith(f"{KERAS}.")}
 
@@ -37,7 +39,8 @@ class _Finder(ast.NodeVisitor):
     def __init__(self, names: Names, source: str):
         self.names, self.source = names, source
         self.found: list[Finding] = []
-        self.optimizers = {"optimizer"}  # what optimizers are called in this file
+        # What optimizers of Keras are called in this file.
+        self.optimizers = {"optimizer"} if names.modules() & OF_KERAS else set()
 
     def note(self, node: ast.AST, new: str | None, why: str) -> None:
         old = ast.get_source_segment(self.source, node) or ""
@@ -46,7 +49,7 @@ class _Finder(ast.NodeVisitor):
     def visit_Import(self, node: ast.Import) -> None:
         kept = [alias for alias in node.names if alias.name.partition(".")[0] != ADDONS]
         if len(kept) < len(node.names):
-            self.note(node, _with(kept, ast.Import(kept)), "Addons doesn't run with Keras 3")
+            self.note(node, _with(kept, ast.Import(kept)), NO_ADDONS)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         if node.level or not node.module:
@@ -57,18 +60,21 @@ class _Finder(ast.NodeVisitor):
                 self.note(node, None, "names behind a star can't be followed: import each")
             return
         whys, kept = [], []
+        addons = node.module.partition(".")[0] == ADDONS
         for alias in node.names:
             full, gone = normal(f"{node.module}.{alias.name}")
             whys += [*gone, *([WRITTEN_BELOW] if full in RULES else [])]
             whys += [f"td has no {alias.name}"] if gone and full not in RULES else []
-            kept += [] if full in RULES or gone else [alias]
+            whys += [NO_ADDONS] if addons else []
+            kept += [] if full in RULES or gone or addons else [alias]
         if whys:
             new = _with(kept, ast.ImportFrom(node.module, kept, 0))
             self.note(node, new, "; ".join(dict.fromkeys(whys)))
 
     def visit_Assign(self, node: ast.Assign) -> None:
         called = node.value.func if isinstance(node.value, ast.Call) else node.value
-        if Rewriter(self.names, self.source).rule_of(called)[0] is not None:
+        known = Rewriter(self.names, self.source).rule_of(called)[0] is not None
+        if known and self.names.modules() & OF_KERAS:
             self.optimizers |= {_last(target) for target in node.targets} - {""}
         self.generic_visit(node)
 

@@ -27,6 +27,10 @@ class Names:
             if full and isinstance(target, ast.Name):
                 self.known.setdefault(target.id, full)
 
+    def modules(self) -> set[str]:
+        """The packages that the file imports from."""
+        return {full.partition(".")[0] for full in self.known.values()}
+
     def of(self, node: ast.AST) -> str | None:
         """The full name as it is written: "tensorflow.keras.optimizers.legacy.Adam"; or None."""
         parts = []

@@ -65,6 +65,8 @@ class Rewriter(ast.NodeTransformer):
         """The call with our name and arguments."""
         if rule.order is None:
             return ast.Call(_parsed(rule.to), node.args, node.keywords)
+        if rule is RULES["torch.optim.Adam"] and _said(node, "decoupled_weight_decay"):
+            rule = RULES["torch.optim.AdamW"]
         if any(isinstance(a, ast.Starred) for a in node.args) or len(node.args) > len(rule.order):
             self.whys.append("arguments are taken over as they are: check their order")
             return ast.Call(_parsed(rule.to), node.args, node.keywords)
@@ -94,11 +96,22 @@ class Rewriter(ast.NodeTransformer):
             new = rule.names.get(name, name)
             if name == "betas" and isinstance(value, (ast.Tuple, ast.List)):
                 ours |= dict(zip(("beta_1", "beta_2"), value.elts, strict=False))
-            elif new is not None and name != "betas":
+            elif name == "betas":
+                pairs = enumerate(("beta_1", "beta_2"))
+                ours |= {beta: ast.Subscript(value, ast.Name(str(i))) for i, beta in pairs}
+            elif new is not None and new == rule.squared:
+                ours[new] = ast.BinOp(value, ast.Pow(), ast.Name("2"))
+            elif new is not None:
                 ours[new] = value
             elif name not in ("params", "initial_learning_rate"):
                 self.whys.append(f"`{name}=` is left out")
         return ours
+
+
+def _said(node: ast.Call, name: str) -> bool:
+    """Whether an argument is given by name, and isn't False."""
+    values = [k.value for k in node.keywords if k.arg == name]
+    return any(not (isinstance(v, ast.Constant) and not v.value) for v in values)
 
 
 def _call(rule: Rule, ours: dict[str, ast.expr], unpacked: list[ast.keyword]) -> ast.Call:

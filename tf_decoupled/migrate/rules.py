@@ -15,14 +15,16 @@ class Rule(NamedTuple):
 
     to: the name of ours. order: their parameters, as they may be given without a name; None: all
     arguments stay as they are. names: ours for theirs, where they differ; None: left out.
-    given: what is written where it isn't given, because defaults differ. by_hand: `to` is only
-    an example, and no arguments are taken over. why: what the reader should know.
+    given: what is written where it isn't given, because defaults differ. squared: the argument of
+    ours whose number is theirs squared. by_hand: `to` is only an example, and no arguments are
+    taken over. why: what the reader should know.
     """
 
     to: str
     order: tuple[str, ...] | None = None
     names: Mapping[str, str | None] = {}
     given: Mapping[str, str] = {}
+    squared: str | None = None
     by_hand: bool = False
     why: str = ""
 
@@ -161,10 +163,25 @@ _OF_OPTAX = {
     ),
 }
 _OF_OPTAX["multi_transform"] = _OF_OPTAX["partition"]
+# Known by name only: which argument is which isn't told.
+_NAMED = "td's of that kind; docs/peers.md says what differs, the rest is in its documentation"
+_OF_OPTAX |= {
+    name: Rule(f"td.{ours}", by_hand=True, why=_NAMED)
+    for name, ours in {
+        **{"adadelta": "AdadeltaW", "adafactor": "Adafactor", "adan": "Adan", "lars": "LARS"},
+        **{"amsgrad": "AMSGradW", "fromage": "Fromage", "nadam": "NAdamW", "nadamw": "NAdamW"},
+        **{"noisy_sgd": "NoisySGD", "novograd": "NovoGrad", "rmsprop": "RMSpropW", "sm3": "SM3"},
+        "optimistic_gradient_descent": "OptimisticSGD",
+        **{"contrib.muon": "Muon", "contrib.prodigy": "Prodigy", "contrib.sophia": "Sophia"},
+        **{"contrib.schedule_free": "ScheduleFree", "contrib.mechanize": "Mechanic"},
+        **{"contrib.dog": "DoG", "contrib.dowg": "DoWG", "contrib.cocob": "COCOB"},
+    }.items()
+}
 _TORCH = {
     **{"params": None, "lr": "learning_rate", "eps": "epsilon"},
-    **dict.fromkeys(("foreach", "capturable", "differentiable", "fused")),
+    **dict.fromkeys(("foreach", "capturable", "differentiable", "fused", "maximize")),
 }
+_TORCH |= {"decoupled_weight_decay": None}
 _L2 = _TORCH | {"weight_decay": "l2"}
 _TORCH_ADAM = _words("params lr betas eps weight_decay amsgrad")
 _OF_TORCH = {
@@ -178,20 +195,21 @@ _OF_TORCH = {
     ),
     "RMSprop": Rule(
         *("td.RMSprop", _words("params lr alpha eps weight_decay momentum centered")),
-        _TORCH | {"alpha": "rho", "eps": None},
+        _TORCH | {"alpha": "rho"},
         {"learning_rate": "0.01", "rho": "0.99", "epsilon": "1e-16"},
+        squared="epsilon",
         why="ε is inside of the root here: PyTorch's, squared; its weight_decay was L2",
     ),
     "NAdam": Rule(
         "td.NAdamW",
         _words("params lr betas eps weight_decay momentum_decay"),
-        _TORCH | {"decoupled_weight_decay": None},
+        _TORCH,
         {"weight_decay": "0.0"},
         why="the decay is decoupled here",
     ),
     "RAdam": Rule(
         *("td.RAdam", _words("params lr betas eps weight_decay")),
-        _TORCH | {"decoupled_weight_decay": None},
+        _TORCH,
         why="the decay is decoupled here, and rectified from ρ > 4 on, not 5",
     ),
     "Adagrad": Rule(
@@ -219,6 +237,7 @@ _OF_TORCH = {
         why="the average is the optimizer's, and saved with it",
     ),
 }
+_OF_TORCH |= {name: Rule(f"td.{name}", by_hand=True, why=_NAMED) for name in ("Adafactor", "Muon")}
 _OF_TORCH["lr_scheduler"] = Rule(
     "td.schedules", by_hand=True, why="the optimizer takes a schedule as its learning rate"
 )
@@ -235,12 +254,14 @@ _OF_TRANSFORMERS = {
             "exclude_from_weight_decay": "decay_mask",
         },
         {"weight_decay": "0.0"} | _HAT,
-        why="a list as `decay_mask` leaves out what it finds in `variable.path`",
+        why="a list as `decay_mask` leaves out what it finds in `variable.path`, and refuses what "
+        "is found nowhere: strike such patterns",
     ),
     "WarmUp": Rule(
-        *("td.schedules.Warmup", _words("initial_learning_rate decay_schedule_fn warmup_steps")),
-        {"initial_learning_rate": None, "decay_schedule_fn": "learning_rate"},
-        why="it rises to what the schedule begins with",
+        "td.schedules.Warmup",
+        _words("initial_learning_rate decay_schedule_fn warmup_steps power name"),
+        {"initial_learning_rate": None, "decay_schedule_fn": "learning_rate", "power": None},
+        why="it rises on a line to what the schedule begins with",
     ),
     "GradientAccumulator": Rule(
         "td.AdamW(1e-3, gradient_accumulation_steps=4)",

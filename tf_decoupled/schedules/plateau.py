@@ -23,7 +23,7 @@ class Plateau(Schedule):
 
         x < best − min_delta        best ← x, and the values that are no better are counted anew
         else                        the patience-th such value: scale ← max(factor · scale,
-                                    min_scale), and the `cooldown` values after it don't count
+                                    min_scale), and the `cooldown` − 1 values after it don't count
 
     The first value is always the best. With mode="max" it is x > best + min_delta. A NaN is never
     better. Scale, best, counts and mean are saved with the optimizer that has this schedule, as

@@ -41,17 +41,21 @@ class Losses(Concern):
 
     @public
     @tf.autograph.experimental.do_not_convert
-    def observe_loss(self, loss: tf.Tensor) -> None:
+    def observe_loss(self, loss: tf.Tensor, schedules: bool = True) -> None:
         """Tells rules and each `td.schedules.Plateau` a loss, a scalar; who doesn't ask ignores it.
 
         In a loop of your own, eager or traced, before each step; for a plateau also once an epoch.
         Losses of replicas are added up, as gradients are: where each is the mean over its own part
         of the batch, divide it by the number of replicas, as for the gradient.
+
+        Args:
+            loss: the scalar.
+            schedules: False tells rules only.
         """
         loss = scalar(loss)
         self.see_loss(loss)
-        schedules = self.optimizer.remembering().values()
-        for schedule in {id(s): s for s in schedules if hasattr(s, "observe")}.values():
+        told = self.optimizer.remembering().values() if schedules else ()
+        for schedule in {id(s): s for s in told if hasattr(s, "observe")}.values():
             schedule.observe(loss)
 
     def _assign(self, losses: list) -> None:
