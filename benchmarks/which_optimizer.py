@@ -237,7 +237,8 @@ def evaluated(contestant: Contestant, values: list, states: list) -> list[tf.Ten
     after = list(values)
     for (rule, own), state in zip(contestant.parts(values), states, strict=True):
         for i, slots in zip(own, state["slots"], strict=True):
-            after[i] = rule.evaluation(values[i], pure.namespace(slots), None)
+            if rule.evaluates():
+                after[i] = rule.evaluation(values[i], pure.namespace(slots), None)
     return after
 
 

@@ -201,6 +201,8 @@ def descend(rule, starts, gradient, count, dtype=tf.float64):
         slots = [started(rule.init(p), p, dtype) for p in values]
         begin = [0, values, slots, shared_of(rule, dtype)]
         _, values, slots, _ = tf.while_loop(lambda at, *_: at < count, body, begin)
+        if not rule.evaluates():
+            return values
         return [rule.evaluation(p, namespace(s), None) for p, s in zip(values, slots, strict=True)]
 
     return [p.numpy() for p in loop(starts)]

@@ -372,7 +372,8 @@ def test_a_variable_that_comes_later():
 
     with pytest.raises(ValueError, match=r"Unknown variable|unrecognized variable"):
         later(K)
-    assert later(td) == -1.0
+    with pytest.warns(UserWarning, match="add_variables"):
+        assert later(td) == -1.0
 
 
 # Mixed precision.

@@ -209,7 +209,7 @@ def test_a_wrapper_shows_and_sets_what_it_wraps():
         td.Lookahead(td.AdamW(), sync_period=2.5)
     built = td.AdamW()
     built.build(variables())
-    with pytest.raises(ValueError, match="Wrap a fresh one"):
+    with pytest.raises(ValueError, match="Make a fresh one"):
         td.Lookahead(built)
 
 

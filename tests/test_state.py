@@ -56,6 +56,7 @@ def test_a_variable_that_comes_later_gets_slots_and_the_others_keep_theirs():
     (grads,) = gradients(steps=1)
     optimizer.apply(grads[:1], [a])
     before = state_of(optimizer)
+    optimizer.add_variables([b])
     optimizer.apply([grads[1]], [b])
     after = state_of(optimizer)
     assert list(after) == ["v0:m", "v0:v", "v1:m", "v1:v"]
