@@ -141,7 +141,7 @@ def _spread(weights: Any, losses: tf.Tensor) -> tf.Tensor:
     weights, rank = tf.cast(weights, losses.dtype), losses.shape.rank
     if weights.shape.rank == rank + 1 and weights.shape[-1] == 1:
         return tf.squeeze(weights, -1)
-    if weights.shape.rank is None or weights.shape.rank >= rank:
+    if weights.shape.rank in (None, 0) or weights.shape.rank >= rank:
         return weights
     if not weights.shape.is_compatible_with(losses.shape[: weights.shape.rank]):
         return weights
