@@ -50,7 +50,7 @@ def test_without_float64_numbers_the_rounding_is_theirs_alone():
     for gs in gradients(SHAPES, 3):
         optimizer.apply([tf.constant(g, tf.float64) for g in gs], trainable)
         rate = np.float64(np.float32(0.1))
-        expected = [p - rate * g for p, g in zip(expected, gs, strict=True)]
+        expected = [p - rate * g.astype("float64") for p, g in zip(expected, gs, strict=True)]
     for a, b in zip(trainable, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-14)
 
