@@ -120,7 +120,7 @@ def own_pairs(name):
     """All pairs; what optimizers share, with some of them only."""
     cls, arguments = TABLE[name].call, TABLE[name].arguments
     shares = inspect.isclass(cls) and issubclass(cls, td.Optimizer)
-    if shares and name != "AdamW":
+    if shares and name not in ("AdamW", "Lookahead", "Partition"):
         arguments = [a for a in arguments if a not in td.Optimizer.declared and a != "name"]
     return pairs(name, arguments)
 

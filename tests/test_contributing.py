@@ -126,7 +126,7 @@ def test_each_property_of_a_row_holds_of_one_from_outside(test, arguments, reque
     [
         test_rules.test_in_float64_it_is_the_paper_to_the_last_digits,
         test_rules.test_with_any_numbers_and_shapes_it_is_the_paper,
-        test_rules.test_many_steps_equal_the_paper,
+        test_rules.test_a_thousand_steps_equal_the_paper,
         test_whole.test_the_compiled_step_ends_where_eager_code_and_the_paper_do,
     ],
 )
