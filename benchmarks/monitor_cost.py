@@ -54,12 +54,13 @@ def mlp(*widths: int) -> keras.Model:
 
 
 def resnet50() -> keras.Model:
-    return keras.applications.ResNet50(weights=None, classes=10, input_shape=(64, 64, 3))
+    settings = dict(weights=None, classes=10, classifier_activation=None)
+    return keras.applications.ResNet50(input_shape=(64, 64, 3), **settings)
 
 
 WORKLOADS = {
     "mlp": Workload(lambda: mlp(512, 512, 512), (784,), batch=128, steps=300),
-    "resnet50": Workload(resnet50, (64, 64, 3), batch=32, steps=50),
+    "resnet50": Workload(resnet50, (64, 64, 3), batch=8, steps=50),
     "tiny": Workload(lambda: mlp(8), (4,), batch=4, steps=10),  # for the test
 }
 

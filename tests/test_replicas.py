@@ -8,6 +8,7 @@ from cases import gradients, mirrored, run, small_data, variables
 from probes import l2, leading, nested
 
 import tf_decoupled as td
+from tf_decoupled.engine import replicas
 
 
 def train(strategy, make, grads, built_before, made_inside=True):
@@ -56,6 +57,33 @@ def test_gradients_are_reduced_before_they_are_clipped(clip, made_inside):
     ours = train(mirrored(), make, grads, built_before=True, made_inside=made_inside)
     for v, e in zip(ours, run(make(), variables(), grads, graph=True), strict=True):
         np.testing.assert_allclose(v.numpy(), e, rtol=1e-6, atol=1e-6)
+
+
+def test_large_small_and_sparse_tensors_are_summed_each_in_its_place():
+    shapes = [(2,), (replicas.LARGE // 4,), (), (3, replicas.LARGE // 8), (1,)]
+    rows = tf.IndexedSlices(tf.ones((1, 2)), tf.constant([1]), tf.constant([4, 2]))
+
+    def summed():
+        tensors = [tf.fill(shape, float(i)) for i, shape in enumerate(shapes)]
+        return [tf.convert_to_tensor(t) for t in replicas.all_reduce([*tensors, rows])]
+
+    both = tf.function(lambda: mirrored().run(summed))()
+    *dense, sparse = (mirrored().experimental_local_results(each)[1].numpy() for each in both)
+    for i, (array, shape) in enumerate(zip(dense, shapes, strict=True)):
+        np.testing.assert_array_equal(array, np.full(shape, 2.0 * i))
+    np.testing.assert_array_equal(sparse, [[0, 0], [2, 2], [0, 0], [0, 0]])
+
+
+def test_a_large_gradient_is_summed_without_a_copy_in_one_array_with_others():
+    shapes = [(8,), (replicas.LARGE // 4,), (4,)]
+
+    @tf.function
+    def step():
+        return mirrored().run(lambda: replicas.all_reduce([tf.ones(shape) for shape in shapes]))
+
+    operations = step.get_concrete_function().graph.get_operations()
+    joined = [op.outputs[0].shape.num_elements() for op in operations if op.type == "ConcatV2"]
+    assert joined == [12, 12]  # on each replica
 
 
 def test_a_gradient_of_10_and_minus_9_is_clipped_to_1():
