@@ -7,6 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.framework.config import disable_op_determinism
@@ -22,10 +23,13 @@ gc.freeze()  # what was imported stays: each collection of garbage would look th
 
 
 @pytest.fixture(autouse=True)
-def seeds_and_names():
+def seeds_and_names(request):
     """Every test starts from the same seeds and from Keras's first automatic names."""
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
+    for each in vars(request.module).values():
+        if isinstance(each, np.random.Generator):  # whatever tests have drawn from it before
+            each.bit_generator.state = np.random.default_rng(0).bit_generator.state
     disable_op_determinism()  # which the command line enables for its process
 
 

@@ -101,13 +101,14 @@ def test_variables_that_are_never_stacked_take_tensorflows_factor(monkeypatch):
 
 
 @pytest.mark.parametrize("rank", [0, 1, 3, 5])
-@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("scale", [1e-17, 1e-12, 1.0, 1e12, 1e17])
 def test_the_orthogonal_factor_is_that_of_any_matrix(rank, scale):
-    x = scale * random.normal(size=[5, rank]) @ random.normal(size=[rank, 5])
-    for dtype, tolerance in ((tf.float64, 1e-13), (tf.float32, 2e-6)):
-        q = orthogonal_factor(tf.constant(x, dtype)).numpy()
-        np.testing.assert_allclose(q.T @ q, np.eye(5), atol=tolerance)
-        np.testing.assert_allclose(np.tril(q.T @ x, -1) / scale, 0, atol=9 * tolerance)
+    for _ in range(20):
+        x = scale * random.normal(size=[5, rank]) @ random.normal(size=[rank, 5])
+        for dtype, tolerance in ((tf.float64, 1e-13), (tf.float32, 2e-6)):
+            q = orthogonal_factor(tf.constant(x, dtype)).numpy()
+            np.testing.assert_allclose(q.T @ q, np.eye(5), atol=tolerance)
+            np.testing.assert_allclose(np.tril(q.T @ x, -1) / scale, 0, atol=9 * tolerance)
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -154,6 +154,8 @@ def orthogonal_factor(x: tf.Tensor) -> tf.Tensor:
 
     def reflect(j, r, q):
         v = tf.where(rows >= j, tf.gather(r, j, axis=1), 0.0)
+        # Of a matrix without full rank rounding errors are left, whose squares float32 can't hold.
+        v = tf.math.divide_no_nan(v, tf.reduce_max(tf.abs(v)))
         length = tf.sqrt(tf.reduce_sum(v * v))
         pivot = tf.gather(v, j)
         v = v + tf.where(rows == j, tf.where(pivot < 0, -length, length), 0.0)
