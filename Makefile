@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 EXTRAS ?= test
 BIN := $(VENV)/bin
+WORKERS := -n 2 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -16,11 +17,11 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 # What takes minutes: processes that are killed, notebooks, five processes, TPU compilers.
 test-slow: $(VENV)/installed-for-tests
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest $(WORKERS) -m slow
 
 # The site, in the folder site/.
 docs: $(VENV)/installed-for-tests
@@ -32,7 +33,7 @@ docs: $(VENV)/installed-for-tests
 test-tpu-wheel: export TPU_SKIP_MDS_QUERY = 1
 test-tpu-wheel: export TPU_ROWS ?= engine
 test-tpu-wheel: .venv-tpu/installed
-	.venv-tpu/bin/python -m pytest -n 2 tests/tpu
+	.venv-tpu/bin/python -m pytest $(WORKERS) tests/tpu
 
 .venv-tpu/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv-tpu

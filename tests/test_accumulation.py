@@ -117,7 +117,7 @@ def test_fit_accumulates_as_with_the_larger_batch(tmp_path):
     x, y = small_data()
     weights = []
     for batch_size, k in ((32, None), (8, 4)):
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         keras.utils.set_random_seed(0)
         layers = [keras.layers.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)]
         model = keras.Sequential(layers)

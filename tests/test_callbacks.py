@@ -35,7 +35,7 @@ class Call(keras.callbacks.Callback):
 
 def compiled(optimizer, dtype="float32", scope=contextlib.nullcontext, **options):
     """The same small model at every call; eager, which is quick where there are few steps."""
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     with scope():
         layers = keras.layers

@@ -186,7 +186,7 @@ def test_a_preempted_run_saves_and_its_restart_ends_as_if_nothing_had_been(worke
 
 
 def compiled(optimizer, dtype):
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     layers = [
         keras.layers.Input((4,)),
         keras.layers.Dense(8, "relu", name="hidden", dtype=dtype),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from test_documentation import Here
 
+import tf_decoupled as td
 from tf_decoupled.experiments import app, curves, data, estimate, grid, loop, train
 from tf_decoupled.experiments.errors import InputError
 from tf_decoupled.experiments.estimate import Estimate
@@ -83,11 +84,11 @@ def drawn(tmp_path_factory):
     return out, curves.curves(RUN, out)
 
 
-def test_both_runs_are_drawn_over_all_their_epochs(drawn):
+def test_all_runs_are_drawn_over_all_their_epochs(drawn):
     out, picture = drawn
     assert picture == out / "AdamW.png" and picture.read_bytes().startswith(b"\x89PNG")
-    for schedule in curves.SCHEDULES:
-        found = curves.logged(out / f"AdamW_{schedule}" / "tensorboard")
+    for folder in ("AdamW_l2", "AdamW_cosine", "AdamW_restarts"):
+        found = curves.logged(out / folder / "tensorboard")
         assert found.keys() >= curves.PANELS.keys()
         assert list(found["train_loss"]) == [1, 2, 3, 4, 5, 6, 7]
     rates = found["learning_rate"]
@@ -118,6 +119,26 @@ def test_the_curves_have_a_rate_and_a_decay_unless_they_are_given():
     assert run.normalized_decay == curves.NORMALIZED_DECAY
     with pytest.raises(InputError, match="Lion needs a rate: --set learning_rate"):
         curves.curves(replace(RUN, optimizer="Lion"), None)
+
+
+def test_the_coupled_form_beside_it_has_the_rate_and_a_decay_of_its_own():
+    run = replace(RUN, optimizer="SGDW", arguments=("momentum=0.5",))
+    l2, cosine, restarts = curves.planned(run, l2=0.02)
+    assert [l2.title, restarts.title] == ["SGD + L2 of 0.02, one cosine", "SGDWR, warm restarts"]
+    made = train.optimizer(l2.run, 10)
+    assert type(made) is td.SGD and made.get_config()["l2"] == 0.02
+    assert float(made.weight_decay) == 0.0
+    assert l2.run.arguments == (*cosine.run.arguments, "l2=0.02")
+    assert [line.run.schedule for line in (l2, cosine, restarts)] == ["cosine"] * 2 + ["restarts"]
+    assert curves.planned(run, l2=0) == [cosine, restarts]
+    assert curves.planned(run)[0].run.arguments[-1] == f"l2={curves.L2S['SGDW']}"
+
+
+def test_an_optimizer_without_a_coupled_form_has_two_curves():
+    run = replace(RUN, optimizer="Lion", arguments=("learning_rate=0.001",))
+    assert len(curves.planned(run)) == 2
+    with pytest.raises(InputError, match=r"Lion has no coupled form: .* Received: 0.1"):
+        curves.planned(run, l2=0.1)
 
 
 def test_the_restarts_are_drawn_where_they_are():
@@ -159,7 +180,9 @@ def test_an_estimate_is_measured_with_the_settings_own_model():
 @pytest.mark.slow
 def test_the_papers_setting_runs_from_end_to_end_with_its_estimate(tmp_path, monkeypatch, capsys):
     """Two cells of two epochs of 200 images, in processes."""
-    monkeypatch.setattr(data, "load", lambda *_: dataset(200, (32, 32, 3)))
+    images, few = dataset(200, (32, 32, 3)), dataset(20, (32, 32, 3))
+    images = images._replace(validation=few.validation, test=few.test)
+    monkeypatch.setattr(data, "load", lambda *_: images)
     small = ("--epochs=2", "--examples=200", "--batch-size=20", "--schedule=cosine")
     cells = ("--alphas=0.001", "--lambdas=0.0005", "--workers=2", f"--out={tmp_path}")
     app.main(app.parse(["tf-decoupled", "sweep", "--preset=paper", *small, *cells]))

@@ -55,7 +55,7 @@ def assert_equal_but_for_rounding(ours, expected):
 
 def trained(run, dataset, strategy, augmented=False):
     """What each epoch reported, and every variable at the end."""
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     training = Training(run, dataset, strategy)
     training.loop.augmented = augmented
     epochs = [training.loop.epoch(run.seed, e, run.batch_size) for e in range(run.epochs)]
@@ -256,7 +256,7 @@ def one(tmp_path_factory):
     """The weights that the document's run in one process ends with."""
     (block,) = [b for b in SHELL if "--out one" in b]
     folder = tmp_path_factory.mktemp("alone")
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     app.main(app.parse(shlex.split(block.replace("--out one", f"--out {folder}"))))
     return weights(folder)
 

@@ -126,7 +126,7 @@ def exports(tmp_path_factory):
     """Each export, its inputs, and what its SavedModel told in another process."""
     made = {}
     for name, make in EXPORTS.items():
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         keras.utils.set_random_seed(0)
         exported, inputs = make()
         folder = tmp_path_factory.mktemp("exported")

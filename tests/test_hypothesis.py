@@ -46,7 +46,7 @@ def seeds_and_names():
 
     And no tracing, which would take most of the time, but in `traced()`.
     """
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     tf.config.run_functions_eagerly(True)
     yield

@@ -24,7 +24,8 @@ COSINE = optimizers.schedules.CosineDecay(0.05, BEFORE + AFTER)
 
 def model():
     """Keras joins the names of layers with underscores, of which one has some of its own."""
-    keras.utils.clear_session()  # as in another process: the numbers that Keras gives start anew
+    # As in another process: the numbers that Keras gives start anew.
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     dense = [layers.Dense(3, name="hid_den"), layers.Dense(3)]
     return keras.Sequential([layers.Input((3,)), *dense])

@@ -44,7 +44,7 @@ def test_fit_trains_the_same_eagerly_in_a_graph_and_under_xla(how):
     x, y = small_data()
     results = []
     for options in ({}, how):
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         keras.utils.set_random_seed(0)
         model = small_model()
         model.compile(td.AdamW(0.01, decay_mask=td.masks.matrices), "mse", **options)

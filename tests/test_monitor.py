@@ -22,7 +22,7 @@ adamw = functools.partial(td.AdamW, learning_rate=0.05, jit_compile=False)
 
 def compiled(optimizer, dtype="float32", scope=contextlib.nullcontext, alike=0, **options):
     """Linear layers, the same at every call; eager, which is quick where there are few steps."""
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     layers = keras.layers
     with scope():

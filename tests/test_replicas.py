@@ -131,7 +131,7 @@ def test_fit_under_replicas_saves_and_goes_on_without_them(tmp_path):
     x, y = small_data()
 
     def fitted(strategy):
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         keras.utils.set_random_seed(0)
         with strategy.scope():
             layers = [

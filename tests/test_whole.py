@@ -45,16 +45,15 @@ def test_training_is_saved_to_keras_and_resumes_bit_for_bit(case, untraced, tmp_
     rate = td.schedules.Cosine(case.learning_rate, 20, alpha=0.1)
     optimizer = case.make(learning_rate=rate, weight_decay=0.01, jit_compile=False)
     model.compile(optimizer, "mse", run_eagerly=True)
-    losses = [model.train_on_batch(x, y) for _ in range(5)]
+    losses = [model.train_on_batch(x, y) for _ in range(4)]
     assert losses[-1] < losses[0]
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     loaded.run_eagerly = True
     assert type(loaded.optimizer) is type(optimizer)
     for each in (model, loaded):
-        for _ in range(2):
-            each.train_on_batch(x, y)
-    assert int(loaded.optimizer.iterations) == 7
+        each.train_on_batch(x, y)
+    assert int(loaded.optimizer.iterations) == 5
     states = (each.optimizer.get_state().values() for each in (model, loaded))
     equal([v.numpy() for v in model.variables], [v.numpy() for v in loaded.variables])
     equal(*states)

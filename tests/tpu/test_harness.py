@@ -77,7 +77,7 @@ def test_sums_inside_branches_and_loops_are_run_and_counted():
 
 
 def fitted(strategy):
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     with strategy.scope():
         layers = [keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)]

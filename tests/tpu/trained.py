@@ -61,7 +61,7 @@ class Training:
     """A row's variables and optimizer under a strategy, and steps of given gradients."""
 
     def __init__(self, row: Row, strategy: tf.distribute.Strategy):
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         keras.utils.set_random_seed(0)
         rng = np.random.default_rng(0)
         self.strategy, self.shapes = strategy, row.shapes

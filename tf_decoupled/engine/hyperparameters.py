@@ -9,6 +9,7 @@ a new trace; a schedule is called with the number of updates done.
 """
 
 import contextlib
+import functools
 import inspect
 import math
 import numbers
@@ -241,12 +242,17 @@ def _check_spelling(owner: Declared, name: str, value: Any) -> None:
             f"{type(owner).__name__} has no hyperparameter {name!r}. {arguments.INSTEAD[name]} "
             f"Received: {name}={value!r}"
         )
-    similar = arguments.nearest(name, owner.names(), 0.8)
+    similar = _similar(type(owner), name)
     if similar and not isinstance(value, (list, tuple, dict)):  # as Keras's own `momentums`
         raise AttributeError(
             f"{type(owner).__name__} has no hyperparameter {name!r}. Did you mean `{similar}`? "
             f"Received: {name}={value!r}"
         )
+
+
+@functools.cache  # Keras and the engine give each optimizer a dozen attributes of their own.
+def _similar(owner: type[Declared], name: str) -> str | None:
+    return arguments.nearest(name, owner.names(), 0.8)
 
 
 def _hyperparameter(name: str, kind: Any, default: Any) -> Hyperparameter:

@@ -98,7 +98,7 @@ def _curves(values: flags.FlagValues) -> None:
     _quiet()
     run = _run(values)
     _deterministic(run.seed)
-    curves.curves(run, Path(values.out))
+    curves.curves(run, Path(values.out), values.l2)
 
 
 def _plot(values: flags.FlagValues) -> None:
@@ -131,7 +131,7 @@ VERBS = {
         _train,
     ),
     "curves": Verb(
-        "Learning curves of AdamWR or SGDWR beside AdamW or SGDW: the paper's figures 3 and 4.",
+        "Learning curves of Adam + L2, AdamW and AdamWR, or of SGD: the paper's figures 3 and 4.",
         options.curves,
         _curves,
     ),

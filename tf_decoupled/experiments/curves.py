@@ -1,44 +1,75 @@
-"""Learning curves with warm restarts beside one cosine, as in the paper's figures 3 and 4."""
+"""Learning curves as in the paper's figures 3 and 4: L2, decoupled decay, and warm restarts."""
 
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import tensorflow as tf
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from tf_decoupled.experiments import files, loop
+from tf_decoupled.experiments import files, loop, optimizers
 from tf_decoupled.experiments.errors import InputError
 from tf_decoupled.experiments.train import Run, train
 
-SCHEDULES = {"cosine": "{}, one cosine", "restarts": "{}R, warm restarts"}
 PANELS = {"train_loss": "training loss", "validation_error": "validation error, %"}
-# What is good at the small setting: a rate, and the decay times √(number of updates).
+# What is good at the small setting: a rate, the decay times √(number of updates), and the λ of L2.
 RATES = {"AdamW": 0.004, "SGDW": 0.1}
 ARGUMENTS = {"SGDW": ("momentum=0.9",)}
 NORMALIZED_DECAY = 0.3
+L2S = {"AdamW": 0.01, "SGDW": 0.01}
 
 Curves = dict[str, dict[int, float]]  # of each tag, by epoch
 
 
-def curves(run: Run, out: Path) -> Path:
-    """Trains with one cosine and with restarts, each in a folder of `out`; draws and sums up.
+class Curve(NamedTuple):
+    """What is drawn as one line: its title, the run, and the name of its folder."""
+
+    title: str
+    run: Run
+    folder: str
+
+
+def planned(run: Run, l2: float | None = None) -> list[Curve]:
+    """The lines beside each other: the coupled form where there is one, one cosine, restarts.
+
+    `l2` is the λ of the coupled form: `L2S` unless given, and 0 for no such line.
+    """
+    run, name = _with_defaults(run), run.optimizer
+    lines = [
+        Curve(f"{name}, one cosine", replace(run, schedule="cosine"), f"{name}_cosine"),
+        Curve(f"{name}R, warm restarts", replace(run, schedule="restarts"), f"{name}_restarts"),
+    ]
+    coupled, l2 = optimizers.coupled_form_of(name), L2S.get(name, 0.0) if l2 is None else l2
+    if not l2:
+        return lines
+    if coupled is None:
+        raise InputError(f"{name} has no coupled form: leave --l2 out. Received: {l2}")
+    arguments = (*run.arguments, f"{coupled.decay}={l2}")
+    other = replace(
+        lines[0].run,
+        optimizer=coupled.optimizer.__name__,
+        arguments=arguments,
+        normalized_decay=None,
+    )
+    return [Curve(f"{coupled.title} of {l2:g}, one cosine", other, f"{name}_l2"), *lines]
+
+
+def curves(run: Run, out: Path, l2: float | None = None) -> Path:
+    """Trains what is `planned`, each line in a folder of `out`; draws and sums up.
 
     What is finished in `out` is not computed again. Returns the path of the PNG.
     """
-    run = _with_defaults(run)
-    found = {}
-    for schedule, title in SCHEDULES.items():
-        name = title.format(run.optimizer)
-        print(f"{name}:")
-        folder = out / f"{run.optimizer}_{schedule}"
-        error = train(replace(run, schedule=schedule), folder)
-        found[name] = logged(folder / "tensorboard"), error
+    lines, found = planned(run, l2), {}
+    for line in lines:
+        print(f"{line.title}:")
+        error = train(line.run, out / line.folder)
+        found[line.title] = logged(out / line.folder / "tensorboard"), error
     picture = out / f"{run.optimizer}.png"
-    draw({name: each for name, (each, _) in found.items()}, run, picture)
-    for name, (_, error) in found.items():
-        print(f"{name}: test error {100 * error:.2f} %")
+    draw({title: each for title, (each, _) in found.items()}, lines[-1].run, picture)
+    for title, (_, error) in found.items():
+        print(f"{title}: test error {100 * error:.2f} %")
     print(f"One seed: the difference is no result.\nPicture: {picture}")
     return picture
 

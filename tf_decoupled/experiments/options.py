@@ -112,7 +112,13 @@ def curves() -> flags.FlagValues:
     values = flags.FlagValues()
     known = ", ".join(of_curves.RATES)
     _run_flags(values, f"{known} have a rate and a decay here; others need --set learning_rate.")
-    description = "Folder for both runs, continued where there are any, and the PNG."
+    flags.DEFINE_float(
+        "l2",
+        None,
+        "λ of the coupled form beside it, 0 for none; by default the small setting's.",
+        flag_values=values,
+    )
+    description = "Folder for all runs, continued where there are any, and the PNG."
     _text(values, "out", "curves", description)
     return values
 
