@@ -18,7 +18,7 @@ PANELS = {"train_loss": "training loss", "validation_error": "validation error, 
 RATES = {"AdamW": 0.004, "SGDW": 0.1}
 ARGUMENTS = {"SGDW": ("momentum=0.9",)}
 NORMALIZED_DECAY = 0.3
-L2S = {"AdamW": 0.01, "SGDW": 0.01}
+L2S = {"AdamW": 0.1, "SGDW": 0.02}
 
 Curves = dict[str, dict[int, float]]  # of each tag, by epoch
 

@@ -37,7 +37,7 @@ PAPER_LAMBDAS = f"0,{0.001 / 1024}:0.001"
 
 PRESETS = {
     "quick": Preset(
-        help="under four minutes on two cores: one schedule, a coarse grid, the embedded data",
+        help="four to five minutes on two cores: one schedule, a coarse grid, the embedded data",
         dataset="fashion_mnist_small",
         model="sbw16",
         epochs=4,
