@@ -43,6 +43,7 @@ Shapes = list[tuple[int, ...]]
 Step = Callable[[], Any]
 
 STEPS = 40
+REPLICAS = ["CPU:0", "CPU:1"]
 ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
 PLAIN, WHOLE, MIRRORED = "plain", "compiled", "mirrored"
 MODES = {
@@ -138,18 +139,25 @@ def arrays(shapes: Shapes, seed: int) -> Iterator[np.ndarray]:
     return (rng.standard_normal(shape, dtype=np.float32) for shape in shapes)
 
 
+@functools.cache
+def mirrored() -> Any:
+    """Two replicas; one strategy for all contestants: TensorFlow mixes up the sums of two."""
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(cpu, two)
+    return tf.distribute.MirroredStrategy(REPLICAS)
+
+
 def tensorflow_step(contestant: Contestant, shapes: Shapes, mode: str) -> Step:
     import keras
     import tensorflow as tf
 
     make = getattr(importlib.import_module(contestant.module), contestant.name)
-    scope, run, devices = contextlib.nullcontext(), lambda apply: apply(), ["CPU:0"]
+    scope, run, devices = contextlib.nullcontext(), lambda apply: apply(), REPLICAS[:1]
     if mode == MIRRORED:
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        two = [tf.config.LogicalDeviceConfiguration()] * 2
-        tf.config.set_logical_device_configuration(cpu, two)
-        devices = ["CPU:0", "CPU:1"]
-        strategy = tf.distribute.MirroredStrategy(devices)
+        strategy, devices = mirrored(), REPLICAS
         scope, run = strategy.scope(), strategy.run
     with scope:
         variables = [keras.Variable(array) for array in arrays(shapes, seed=0)]
