@@ -41,18 +41,14 @@ def planned(run: Run, l2: float | None = None) -> list[Curve]:
         Curve(f"{name}, one cosine", replace(run, schedule="cosine"), f"{name}_cosine"),
         Curve(f"{name}R, warm restarts", replace(run, schedule="restarts"), f"{name}_restarts"),
     ]
-    coupled, l2 = optimizers.coupled_form_of(name), L2S.get(name, 0.0) if l2 is None else l2
+    l2 = L2S.get(name, 0.0) if l2 is None else l2
     if not l2:
         return lines
+    coupled = optimizers.coupled_form_of(name)
     if coupled is None:
         raise InputError(f"{name} has no coupled form: leave --l2 out. Received: {l2}")
-    arguments = (*run.arguments, f"{coupled.decay}={l2}")
-    other = replace(
-        lines[0].run,
-        optimizer=coupled.optimizer.__name__,
-        arguments=arguments,
-        normalized_decay=None,
-    )
+    with_l2 = dict(arguments=(*run.arguments, f"{coupled.decay}={l2}"), normalized_decay=None)
+    other = replace(lines[0].run, optimizer=coupled.optimizer.__name__, **with_l2)
     return [Curve(f"{coupled.title} of {l2:g}, one cosine", other, f"{name}_l2"), *lines]
 
 
