@@ -44,7 +44,7 @@ def planned(run: Run, l2: float | None = None) -> list[Curve]:
     l2 = L2S.get(name, 0.0) if l2 is None else l2
     if not l2:
         return lines
-    coupled = optimizers.coupled_form_of(name)
+    coupled = optimizers.forms(optimizers.swept(name)).get("coupled")
     if coupled is None:
         raise InputError(f"{name} has no coupled form: leave --l2 out. Received: {l2}")
     with_l2 = dict(arguments=(*run.arguments, f"{coupled.decay}={l2}"), normalized_decay=None)

@@ -72,14 +72,6 @@ def forms(name: str) -> dict[str, Form]:
     return PAIRS.get(name) or {"decoupled": Form(name, OPTIMIZERS[name], "weight_decay")}
 
 
-def coupled_form_of(name: str) -> Form | None:
-    """The coupled form of the decoupled optimizer `name`, None where it has none."""
-    for pair in PAIRS.values():
-        if pair["decoupled"].optimizer.__name__ == name:
-            return pair["coupled"]
-    return None
-
-
 def in_form(name: str, form: str, texts: Sequence[str], rate: Any, coupling: str) -> td.Optimizer:
     """The optimizer in one form, its decay still 0. Both forms decay the same: the kernels."""
     chosen = forms(name)[form]
